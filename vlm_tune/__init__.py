@@ -1,0 +1,115 @@
+"""vlm-tune: does a small open vision-language model fine-tuned on your photos beat the API you pay for?
+
+    import vlm_tune as vt
+
+Everything public is a name on this door. Names load on first use, so importing the package is quick and
+touches nothing: no torch, no logging set-up, no environment.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlm_tune import demo, errors, statistics, testing
+    from vlm_tune._console import quiet
+    from vlm_tune.data import Dataset
+    from vlm_tune.embedding import OpenClip
+    from vlm_tune.errors import VlmTuneError
+    from vlm_tune.evaluation import Comparison, Evaluation, Evaluator
+    from vlm_tune.leakage import LeakageChecker, LeakageReport
+    from vlm_tune.predictors import Baseline, Gemini, Predictor
+    from vlm_tune.profiling import Profile, profile
+    from vlm_tune.recipe import Recipe
+    from vlm_tune.records import Estimate, Example, Prediction
+    from vlm_tune.report import Report
+    from vlm_tune.task import Task
+    from vlm_tune.training import Adapter, AdapterPlan, LoRATrainer, MergeReport, OverfitReport, TrainConfig
+    from vlm_tune.versions import show_versions
+    from vlm_tune.vlm import VLM
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Adapter": "training",
+    "AdapterPlan": "training",
+    "Baseline": "predictors",
+    "Comparison": "evaluation",
+    "Dataset": "data",
+    "Estimate": "records",
+    "Evaluation": "evaluation",
+    "Evaluator": "evaluation",
+    "Example": "records",
+    "Gemini": "predictors",
+    "LeakageChecker": "leakage",
+    "LeakageReport": "leakage",
+    "LoRATrainer": "training",
+    "MergeReport": "training",
+    "OpenClip": "embedding",
+    "OverfitReport": "training",
+    "Prediction": "records",
+    "Predictor": "predictors",
+    "Profile": "profiling",
+    "Recipe": "recipe",
+    "Report": "report",
+    "Task": "task",
+    "TrainConfig": "training",
+    "VLM": "vlm",
+    "VlmTuneError": "errors",
+    "profile": "profiling",
+    "quiet": "_console",
+    "show_versions": "versions",
+}
+_MODULES = ("demo", "errors", "statistics", "testing")
+
+__all__ = [
+    "VLM",
+    "Adapter",
+    "AdapterPlan",
+    "Baseline",
+    "Comparison",
+    "Dataset",
+    "Estimate",
+    "Evaluation",
+    "Evaluator",
+    "Example",
+    "Gemini",
+    "LeakageChecker",
+    "LeakageReport",
+    "LoRATrainer",
+    "MergeReport",
+    "OpenClip",
+    "OverfitReport",
+    "Prediction",
+    "Predictor",
+    "Profile",
+    "Recipe",
+    "Report",
+    "Task",
+    "TrainConfig",
+    "VlmTuneError",
+    "__version__",
+    "demo",
+    "errors",
+    "profile",
+    "quiet",
+    "show_versions",
+    "statistics",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"vlm_tune.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"vlm_tune.{name}")
+    else:
+        raise AttributeError(f"module 'vlm_tune' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

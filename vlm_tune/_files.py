@@ -1,0 +1,142 @@
+"""Writing to disk so that nothing half-written is ever left: write beside, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlm_tune.errors import StorageError
+
+__all__ = ["atomic_directory", "atomic_file", "read_json", "sha256", "write_json", "write_text"]
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed over it.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(target)
+        _fsync(target.parent)
+    except OSError as error:
+        raise storage_error(target, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success its files are fsynced and it takes that name.
+
+    A folder that already stands at `path` is replaced only once the new one is complete.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        for file in temporary.rglob("*"):
+            _fsync(file)
+        _swap(temporary, target)
+        _fsync(target.parent)
+    except OSError as error:
+        raise storage_error(target, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write UTF-8 text atomically and return the path."""
+    target = Path(path)
+    with atomic_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write a value as indented JSON atomically and return the path."""
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StorageError: The file is missing or is not JSON; the message names the line.
+    """
+    source = Path(path)
+    try:
+        return json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StorageError(f"{source} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{source} is not valid JSON: {error}") from error
+
+
+def sha256(path: Path | str) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Turn an operating-system error into one that says what to do next."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f"no space left to write {path}; nothing was left behind, free some and run again")
+    return StorageError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _swap(new: Path, target: Path) -> None:
+    # A full folder cannot be renamed over: the old one steps aside and is removed last.
+    if not target.exists():
+        new.replace(target)
+        return
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    target.replace(aside / target.name)
+    try:
+        new.replace(target)
+    except OSError:
+        (aside / target.name).replace(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

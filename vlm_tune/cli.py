@@ -1,0 +1,146 @@
+"""The command line: a thin layer over the library. `vlm-tune --help` lists the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm_tune import __version__
+from vlm_tune.errors import VlmTuneError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vlm-tune",
+    help="Does a small open vision-language model fine-tuned on your photos beat the API you pay for?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe.yaml; see the quickstart.")]
+
+
+def main() -> None:
+    """Run the command line; an error the library raises on purpose is one message, not a traceback."""
+    try:
+        app()
+    except VlmTuneError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("stopped; run the same command again to go on from here", err=True)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of the photos, the training order and the adapter.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option(help="A third of the photos and one epoch: a smoke test.")] = False,
+) -> None:
+    """Run the whole recipe on the embedded model and synthetic photos: no key, no network, no GPU."""
+    from vlm_tune.demo import run_demo
+
+    _finish(run_demo(seed=seed, out=out, quick=quick))
+
+
+@app.command()
+def run(recipe: RecipePath) -> None:
+    """Run a recipe from photos to report; what is finished is not done again."""
+    from vlm_tune.recipe import Recipe
+
+    _finish(Recipe.from_file(recipe).run())
+
+
+@app.command()
+def check(recipe: RecipePath) -> None:
+    """Look at the data and find leaks between training and test."""
+    from vlm_tune.recipe import Recipe
+
+    for result in Recipe.from_file(recipe).check():
+        result.show()
+
+
+@app.command()
+def plan(recipe: RecipePath) -> None:
+    """Show what would be adapted, and the memory, time and dollars, before paying."""
+    from vlm_tune.recipe import Recipe
+
+    loaded = Recipe.from_file(recipe)
+    loaded.trainer().plan(loaded.dataset().train).show()
+
+
+@app.command()
+def fit(recipe: RecipePath) -> None:
+    """Do everything up to the trained adapter."""
+    from vlm_tune.recipe import Recipe
+
+    adapter = Recipe.from_file(recipe).fit()
+    adapter.show()
+    typer.echo(adapter.path)
+
+
+@app.command()
+def evaluate(recipe: RecipePath, model: Annotated[str, typer.Argument(help="Hub id or folder.")]) -> None:
+    """Evaluate one more open model on the recipe's test images."""
+    from vlm_tune.evaluation import Evaluator
+    from vlm_tune.recipe import Recipe
+    from vlm_tune.vlm import VLM
+
+    loaded = Recipe.from_file(recipe)
+    evaluation = Evaluator(loaded.dataset().test, run_dir=loaded.run_dir).run(VLM(model))
+    evaluation.show()
+    typer.echo(evaluation.save(loaded.run_dir / "evaluations" / f"{evaluation.name}.parquet"))
+
+
+@app.command()
+def compare(
+    candidate: Annotated[Path, typer.Argument(help="A saved evaluation (.parquet).")],
+    reference: Annotated[Path, typer.Argument(help="A saved evaluation on the same images.")],
+) -> None:
+    """Compare two saved evaluations, image by image."""
+    from vlm_tune.evaluation import Comparison, Evaluation
+
+    Comparison(candidate=Evaluation.load(candidate), reference=Evaluation.load(reference)).show()
+
+
+@app.command()
+def report(
+    evaluations: Annotated[list[Path], typer.Argument(help="Saved evaluations (.parquet), best last.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write a report from saved evaluations; the last is compared with each of the others."""
+    from vlm_tune.evaluation import Comparison, Evaluation
+    from vlm_tune.report import Report
+
+    loaded = [Evaluation.load(path) for path in evaluations]
+    comparisons = [Comparison(candidate=loaded[-1], reference=other) for other in loaded[:-1]]
+    typer.echo(Report(loaded, sections=comparisons).save(out))
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions and hardware, for a bug report."""
+    from vlm_tune.versions import show_versions
+
+    show_versions()
+
+
+def _finish(result: object) -> None:
+    from vlm_tune.recipe import Result
+
+    if not isinstance(result, Result):
+        raise TypeError(f"expected a Result, got {type(result).__name__}")
+    result.show()
+    typer.echo(result.report)

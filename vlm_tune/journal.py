@@ -1,0 +1,209 @@
+"""The journal: every answer on disk the moment it arrives, so that nothing is asked or paid for twice."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import NonNegativeFloat, ValidationError
+
+from vlm_tune._console import notice
+from vlm_tune.errors import StorageError
+from vlm_tune.records import Prediction, Record
+
+__all__ = ["Entry", "Journal", "journal_key"]
+
+_HEADER = b'{"vlm_tune_journal": 1}\n'
+_SYNC_EVERY_S = 1.0
+
+
+class Entry(Record):
+    """One line of a journal."""
+
+    key: str
+    """Which question this answers: see `journal_key`."""
+    prediction: Prediction
+    """The answer."""
+    elapsed_s: NonNegativeFloat = 0.0
+    """Wall time since the answer before it, or since the run began; adds up to the time spent asking."""
+
+
+def journal_key(content_hash: str, task_fingerprint: str, predictor_fingerprint: str) -> str:
+    """Return the 32 hexadecimal digits under which an answer is kept.
+
+    The same image under another name has the same key; another prompt or another predictor has not.
+
+    Args:
+        content_hash: `Example.content_hash`.
+        task_fingerprint: `Task.fingerprint`.
+        predictor_fingerprint: `Predictor.fingerprint`.
+    """
+    parts = "\0".join((content_hash, task_fingerprint, predictor_fingerprint))
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+class Journal:
+    """Append-only answers on disk, one JSON object a line; a later line replaces an earlier one of its key.
+
+    A process killed while writing leaves at most one torn line at the end, which the next one cuts off. Only
+    positions are kept in memory, so a journal of a million answers opens in little of it.
+
+    Args:
+        path: The file; created with its folders when it does not exist.
+
+    Raises:
+        StorageError: Another process has it open, it is not a journal, or it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> answer = Prediction(example_id="7.jpg", outcome="answered", label="dent")
+        >>> with Journal(Path(tempfile.mkdtemp(), "answers.jsonl")) as journal:
+        ...     journal.append("0" * 32, answer)
+        ...     journal.get("0" * 32).prediction.label
+        'dent'
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._positions: dict[bytes, int] = {}
+        self._synced_at = time.monotonic()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StorageError(f"cannot open journal {self.path}: {error.strerror}") from error
+        try:
+            _lock(self._file, self.path)
+            self._end = self._read()
+            if self._end == 0:
+                self._write(_HEADER)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __contains__(self, key: str) -> bool:
+        return bytes.fromhex(key) in self._positions
+
+    def get(self, key: str) -> Entry | None:
+        """Return the newest entry of a key, or None where there is none.
+
+        Raises:
+            StorageError: The line was tampered with.
+        """
+        position = self._positions.get(bytes.fromhex(key))
+        if position is None:
+            return None
+        with open(self._file, "rb", closefd=False) as file:
+            file.seek(position)
+            line = file.readline()
+        try:
+            return Entry.model_validate_json(line)
+        except ValidationError as error:
+            raise StorageError(
+                f"{self.path}, byte {position}: not an answer; restore or move the file"
+            ) from error
+
+    def append(self, key: str, prediction: Prediction, *, elapsed_s: float = 0.0) -> None:
+        """Write one answer; once this returns, killing the process does not lose it.
+
+        Raises:
+            StorageError: The disk is full; the answers before this one stay readable.
+        """
+        entry = Entry(key=key, prediction=prediction, elapsed_s=elapsed_s)
+        position = self._end
+        self._write(entry.model_dump_json(exclude_defaults=True).encode() + b"\n")
+        self._positions[bytes.fromhex(key)] = position
+
+    def close(self) -> None:
+        """Bring everything safely to disk and let others open the journal; closing twice is harmless."""
+        if self._file < 0:
+            return
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, line: bytes) -> None:
+        try:
+            os.lseek(self._file, self._end, os.SEEK_SET)
+            written = os.write(self._file, line)
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            raise StorageError(
+                f"cannot write to journal {self.path}: {error.strerror}; the {len(self)} answers in it are "
+                "safe, make room and run again"
+            ) from error
+        self._end += written
+        # The page cache survives a kill; a power cut costs at most this second.
+        if time.monotonic() - self._synced_at > _SYNC_EVERY_S:
+            os.fsync(self._file)
+            self._synced_at = time.monotonic()
+
+    def _read(self) -> int:
+        """Note where each entry is, cut off a torn last line, and return the end of the file."""
+        position = 0
+        with open(self._file, "rb", closefd=False) as file:
+            size = os.fstat(self._file).st_size
+            for number, line in enumerate(file, start=1):
+                whole = line.endswith(b"\n")
+                if number == 1:
+                    if line != _HEADER and not _HEADER.startswith(line):
+                        raise StorageError(f"{self.path} is not a journal of vlm-tune; choose another folder")
+                elif whole and (key := _key_of(line)) is not None:
+                    self._positions[key] = position
+                elif position + len(line) < size:
+                    raise StorageError(f"{self.path}, line {number}: not an answer; restore or move the file")
+                else:
+                    whole = False
+                if not whole:
+                    os.ftruncate(self._file, position)
+                    notice(f"{self.path.name}: cut off a last line that was only half written")
+                    break
+                position += len(line)
+        return position
+
+
+def _key_of(line: bytes) -> bytes | None:
+    try:
+        return bytes.fromhex(json.loads(line)["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _lock(file: int, path: Path) -> None:
+    """Take the lock of an open file; the system gives it back however the process ends."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(file, 1 << 40, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise StorageError(
+            f"journal {path} is in use by another run; wait for it to end, or choose another run_dir"
+        ) from error

@@ -1,0 +1,343 @@
+"""Exact and score-based statistics for one system, for two on the same examples, and for planning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from vlm_tune.records import Estimate
+
+__all__ = [
+    "connor_sample_size",
+    "mcnemar_exact",
+    "mcnemar_mid_p",
+    "mcnemar_power",
+    "mean_of_proportions",
+    "minimum_detectable_difference",
+    "sample_size_for_power",
+    "tango",
+    "wilson",
+]
+
+_LARGEST_SAMPLE = 10_000_000
+
+
+def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
+    """Return a proportion with its Wilson score interval.
+
+    Source: E. B. Wilson, JASA 22 (1927), 209-212.
+
+    Args:
+        successes: How many succeeded.
+        n: Out of how many; with 0 nothing is known: the value is 0.5 and the interval all of [0, 1].
+        level: Confidence level.
+
+    Raises:
+        ValueError: The counts are impossible.
+
+    Example:
+        >>> print(wilson(87, 98))
+        0.888 [0.810, 0.936] (n=98)
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is impossible")
+    method = f"Wilson {_percent(level)}"
+    if n == 0:
+        return Estimate(value=0.5, low=0.0, high=1.0, n=0, method=method)
+    z = _z(level)
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Estimate(value=p, low=low, high=high, n=n, method=method)
+
+
+def mean_of_proportions(proportions: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent proportions, such as macro-recall, with an interval.
+
+    The distances from each proportion to its own limits add in quadrature (MOVER). Source: G. Y. Zou,
+    A. Donner, Stat. Med. 27 (2008), 1693-1702.
+
+    Args:
+        proportions: Estimates with intervals of one level, such as those of `wilson`.
+
+    Raises:
+        ValueError: There are none.
+
+    Example:
+        >>> print(mean_of_proportions([wilson(9, 10), wilson(30, 40)]))
+        0.825 [0.655, 0.893] (n=50)
+    """
+    if not proportions:
+        raise ValueError("the mean of no proportions is not defined")
+    count = len(proportions)
+    mean = math.fsum(part.value for part in proportions) / count
+    below = math.sqrt(math.fsum((part.value - part.low) ** 2 for part in proportions)) / count
+    above = math.sqrt(math.fsum((part.high - part.value) ** 2 for part in proportions)) / count
+    n = sum(part.n for part in proportions)
+    return Estimate(
+        value=mean, low=mean - below, high=mean + above, n=n, method=f"MOVER {proportions[0].method}"
+    )
+
+
+def mcnemar_exact(wins: int, losses: int) -> float:
+    """Return the two-sided exact McNemar p-value for discordant pairs.
+
+    Twice the smaller binomial tail at 1/2, at most 1. Source: Q. McNemar, Psychometrika 12 (1947), 153-157.
+
+    Args:
+        wins: Pairs where only the candidate is right.
+        losses: Pairs where only the reference is right.
+
+    Raises:
+        ValueError: A count is negative.
+
+    Example:
+        >>> round(mcnemar_exact(10, 4), 3)
+        0.18
+    """
+    from scipy.stats import binom
+
+    _check_counts(wins, losses)
+    if wins + losses == 0:
+        return 1.0
+    return min(1.0, 2.0 * float(binom.cdf(min(wins, losses), wins + losses, 0.5)))
+
+
+def mcnemar_mid_p(wins: int, losses: int) -> float:
+    """Return the mid-p McNemar p-value: the exact one less half of the two-sided point probability.
+
+    With as many wins as losses it is 1 less half of the point probability, since the exact one is cut to 1.
+    Source: Fagerland, Lydersen, Laake, BMC Med. Res. Methodol. 13:91 (2013).
+
+    Args:
+        wins: Pairs where only the candidate is right.
+        losses: Pairs where only the reference is right.
+
+    Raises:
+        ValueError: A count is negative.
+
+    Example:
+        >>> round(mcnemar_mid_p(10, 4), 3)
+        0.118
+    """
+    from scipy.stats import binom
+
+    _check_counts(wins, losses)
+    pairs = wins + losses
+    if pairs == 0:
+        return 1.0
+    point = float(binom.pmf(wins, pairs, 0.5))
+    return 1.0 - point / 2 if wins == losses else mcnemar_exact(wins, losses) - point
+
+
+def tango(wins: int, losses: int, n: int, *, level: float = 0.95) -> Estimate:
+    """Return the difference of two paired proportions with Tango's score interval.
+
+    The interval holds every difference d that the score statistic
+    (b - c - n d) / sqrt(n (2 q + d (1 - d))) does not reject, with q the restricted maximum-likelihood
+    estimate of the reference-only proportion: the larger root of 2n q^2 + B q + C = 0, where
+    B = -b - c + (2n - b + c) d and C = -c d (1 - d). Source: T. Tango, Stat. Med. 17 (1998), 891-908.
+
+    Args:
+        wins: Pairs where only the candidate is right (b).
+        losses: Pairs where only the reference is right (c).
+        n: All pairs; with 0 nothing is known: the value is 0 and the interval all of [-1, 1].
+        level: Confidence level.
+
+    Raises:
+        ValueError: The counts are impossible.
+
+    Example:
+        >>> print(tango(10, 4, 98).points())
+        +6.1 points [-1.5, +14.4]
+    """
+    from scipy.optimize import brentq
+
+    if min(wins, losses) < 0 or wins + losses > n:
+        raise ValueError(f"{wins} wins and {losses} losses of {n} pairs are impossible")
+    method = f"Tango score {_percent(level)}"
+    if n == 0:
+        return Estimate(value=0.0, low=-1.0, high=1.0, n=0, method=method)
+    difference = (wins - losses) / n
+    z = _z(level)
+
+    def excess(delta: float, sign: float) -> float:
+        return _tango_statistic(wins, losses, n, delta) - sign * z
+
+    edge = 1.0 - 1e-12
+    low, high = -1.0, 1.0
+    if excess(-edge, 1.0) > 0:
+        low = float(brentq(excess, -edge, difference, args=(1.0,), xtol=1e-12))
+    if excess(edge, -1.0) < 0:
+        high = float(brentq(excess, difference, edge, args=(-1.0,), xtol=1e-12))
+    return Estimate(value=difference, low=low, high=high, n=n, method=method)
+
+
+def mcnemar_power(n: int, *, difference: float, discordance: float, alpha: float = 0.05) -> float:
+    """Return the power of the two-sided exact McNemar test.
+
+    The number of discordant pairs is Binomial(n, discordance) and, given it, wins are Binomial with
+    probability (discordance + difference) / (2 discordance); the exact test is summed over both.
+
+    Args:
+        n: Number of test images.
+        difference: True difference in accuracy, as a fraction.
+        discordance: Probability that exactly one of the two is right.
+        alpha: Significance level.
+
+    Raises:
+        ValueError: The difference cannot be larger than the discordance, or there are no images.
+
+    Example:
+        >>> round(mcnemar_power(98, difference=6 / 98, discordance=14 / 98), 2)
+        0.27
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    _check_effect(difference, discordance)
+    if n < 1:
+        raise ValueError(f"power needs at least one image, not {n}")
+    win_rate = (discordance + difference) / (2 * discordance)
+    spread = 10 * math.sqrt(n * discordance * (1 - discordance)) + 10
+    first = max(0, int(n * discordance - spread))
+    pairs = np.arange(first, min(n, int(n * discordance + spread)) + 1)
+    critical = _critical_losses(pairs, alpha)
+    reject = binom.cdf(critical, pairs, 1 - win_rate) + binom.cdf(critical, pairs, win_rate)
+    return float(np.sum(binom.pmf(pairs, n, discordance) * np.where(critical >= 0, reject, 0.0)))
+
+
+def sample_size_for_power(
+    *, difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Return the number of test images at which the exact McNemar test reaches the wanted power.
+
+    Returns None when the difference is zero or too small for ten million images. The exact power is slightly
+    saw-toothed in n; the answer is a crossing of the goal on its upward trend, found by bisection.
+
+    Args:
+        difference: True difference in accuracy, as a fraction.
+        discordance: Probability that exactly one of the two is right.
+        power: Wanted probability of a significant result.
+        alpha: Significance level.
+
+    Raises:
+        ValueError: The difference is larger than the discordance.
+
+    Example:
+        >>> 310 <= sample_size_for_power(difference=6 / 98, discordance=14 / 98) <= 325
+        True
+    """
+    if difference == 0:
+        return None
+    low, high = 0, 16
+    while mcnemar_power(high, difference=difference, discordance=discordance, alpha=alpha) < power:
+        low, high = high, high * 2
+        if high > _LARGEST_SAMPLE:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        reached = mcnemar_power(middle, difference=difference, discordance=discordance, alpha=alpha) >= power
+        low, high = (low, middle) if reached else (middle, high)
+    return high
+
+
+def connor_sample_size(
+    *, difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05
+) -> int:
+    """Return Connor's approximate sample size for a paired comparison.
+
+    (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2. Source: R. J. Connor, Biometrics 43 (1987), 207-211.
+
+    Raises:
+        ValueError: The difference is zero or larger than the discordance.
+
+    Example:
+        >>> connor_sample_size(difference=6 / 98, discordance=14 / 98)
+        297
+    """
+    from scipy.stats import norm
+
+    _check_effect(difference, discordance)
+    if difference == 0:
+        raise ValueError("no number of images establishes a difference of zero")
+    z_alpha, z_beta = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+    root = z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(discordance - difference**2)
+    return math.ceil(root**2 / difference**2)
+
+
+def minimum_detectable_difference(
+    n: int, *, discordance: float, power: float = 0.8, alpha: float = 0.05
+) -> float | None:
+    """Return the smallest true difference that n images would establish with the wanted power.
+
+    Returns None when even a difference as large as the discordance itself would not be.
+
+    Args:
+        n: Number of test images.
+        discordance: Probability that exactly one of the two is right.
+        power: Wanted probability of a significant result.
+        alpha: Significance level.
+
+    Example:
+        >>> round(minimum_detectable_difference(98, discordance=14 / 98), 2)
+        0.11
+    """
+    low, high = 0.0, discordance
+    if mcnemar_power(n, difference=high, discordance=discordance, alpha=alpha) < power:
+        return None
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        reached = mcnemar_power(n, difference=middle, discordance=discordance, alpha=alpha) >= power
+        low, high = (low, middle) if reached else (middle, high)
+    return high
+
+
+def _check_counts(wins: int, losses: int) -> None:
+    if wins < 0 or losses < 0:
+        raise ValueError(f"counts cannot be negative: {wins} wins, {losses} losses")
+
+
+def _check_effect(difference: float, discordance: float) -> None:
+    if not 0 < discordance <= 1 or abs(difference) > discordance:
+        raise ValueError(f"a difference of {difference} is impossible with a discordance of {discordance}")
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g}%"
+
+
+@lru_cache
+def _z(level: float) -> float:
+    from scipy.stats import norm
+
+    if not 0 < level < 1:
+        raise ValueError(f"the confidence level must be between 0 and 1, not {level}")
+    return float(norm.ppf(0.5 + level / 2))
+
+
+def _tango_statistic(wins: int, losses: int, n: int, delta: float) -> float:
+    a = 2 * n
+    b = -wins - losses + (2 * n - wins + losses) * delta
+    c = -losses * delta * (1 - delta)
+    q = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * q + delta * (1 - delta))
+    numerator = wins - losses - n * delta
+    if variance <= 0:
+        return math.copysign(math.inf, numerator) if numerator else 0.0
+    return numerator / math.sqrt(variance)
+
+
+def _critical_losses(pairs: Any, alpha: float) -> Any:
+    """Return, for each number of discordant pairs, the largest significant minority count (-1: none)."""
+    import numpy as np
+    from scipy.stats import binom
+
+    guess = np.asarray(binom.ppf(alpha / 2, pairs, 0.5))
+    # ppf is the first count whose tail reaches alpha/2; the test needs the last one that stays within it.
+    over = 2 * binom.cdf(guess, pairs, 0.5) >= alpha
+    return np.where(over, guess - 1, guess)
