@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +31,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".part")
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o666 & ~_umask())
@@ -48,7 +50,8 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success its files are fsynced and it takes that name.
 
-    A folder that already stands at `path` is replaced only once the new one is complete.
+    A folder that already stands at `path` is replaced only once the new one is complete. What a killed process
+    left of an earlier attempt is removed first.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
@@ -57,7 +60,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        _sweep(target)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".part"))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         for file in temporary.rglob("*"):
@@ -108,8 +112,32 @@ def sha256(path: Path | str) -> str:
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Turn an operating-system error into one that says what to do next."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f"no space left to write {path}; nothing was left behind, free some and run again")
+        return StorageError(
+            f"no space left to write {path}; nothing was left behind, free some and run again"
+        )
     return StorageError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.{socket.gethostname()}-{os.getpid()}."
+
+
+def _sweep(target: Path) -> None:
+    # Only this machine's processes can be asked whether they still live.
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(socket.gethostname())}-*.part"):
+        pid = leftover.name.removeprefix(f".{target.name}.{socket.gethostname()}-").split(".")[0]
+        if pid.isdecimal() and not _alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _swap(new: Path, target: Path) -> None:

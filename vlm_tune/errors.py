@@ -1,22 +1,22 @@
 """Everything vlm-tune raises on purpose, under one root.
 
-    VlmTuneError
-    ├── TaskError            the question is malformed
-    │   └── UnknownLabelError    a label is not one of the task's classes
-    ├── DataError            the dataset cannot be used as it is
-    │   ├── ImageError           one image cannot be read
-    │   └── SplitError           a split is missing, empty or impossible
-    ├── ModelError           a model cannot be loaded or does not fit the request
-    │   └── AdapterError         the adapter does not touch what was asked for, or belongs to another base
-    ├── TrainingError        training cannot start or went wrong
-    │   ├── LabelAuditError      the trained tokens are not exactly the answer
-    │   └── OverfitError         ten examples cannot be learnt by heart
-    ├── MergeError           the merged model is not provably the adapter
-    ├── PredictorError       an answer could not be obtained
-    ├── EvaluationError      evaluations do not fit together, or cover too little
-    ├── StorageError         a file cannot be written, or what is on disk is not ours
-    ├── RecipeError          a recipe file is malformed
-    └── MissingExtraError    an optional package is not installed
+VlmTuneError
+├── TaskError            the question is malformed
+│   └── UnknownLabelError    a label is not one of the task's classes
+├── DataError            the dataset cannot be used as it is
+│   ├── ImageError           one image cannot be read
+│   └── SplitError           a split is missing, empty or impossible
+├── ModelError           a model cannot be loaded or does not fit the request
+│   └── AdapterError         the adapter does not touch what was asked for, or belongs to another base
+├── TrainingError        training cannot start or went wrong
+│   ├── LabelAuditError      the trained tokens are not exactly the answer
+│   └── OverfitError         ten examples cannot be learnt by heart
+├── MergeError           the merged model is not provably the adapter
+├── PredictorError       an answer could not be obtained
+├── EvaluationError      evaluations do not fit together, or cover too little
+├── StorageError         a file cannot be written, or what is on disk is not ours
+├── RecipeError          a recipe file is malformed
+└── MissingExtraError    an optional package is not installed
 """
 
 from __future__ import annotations
@@ -82,10 +82,12 @@ class ImageError(DataError):
 
     Attributes:
         image: The path, or a name for image bytes.
+        reason: What is wrong with it.
     """
 
     def __init__(self, image: Path | str, reason: str) -> None:
         self.image = image
+        self.reason = reason
         super().__init__(f"cannot read image {image}: {reason}")
 
 

@@ -85,7 +85,7 @@ class Family:
         """Return the parts that the regions and kinds name, leaving out those the architecture lacks.
 
         Raises:
-            AdapterError: A region or a kind names nothing at all, e.g. `conv` in a model without convolutions.
+            AdapterError: A region or a kind names nothing at all, e.g. `conv` where there is none.
         """
         chosen = tuple(part for part in self.layers if part[0] in regions and part[1] in kinds)
         for wanted, index in ((regions, 0), (kinds, 1)):
@@ -93,8 +93,8 @@ class Family:
             if empty:
                 known = "; ".join(f"{region}: {kind}" for region, kind in self.layers)
                 raise AdapterError(
-                    f"{' and '.join(empty)} would adapt nothing in {self.name} with regions {list(regions)} and "
-                    f"kinds {list(kinds)}; it has {known}"
+                    f"{' and '.join(empty)} would adapt nothing in {self.name} with regions "
+                    f"{list(regions)} and kinds {list(kinds)}; it has {known}"
                 )
         return chosen
 
@@ -143,9 +143,9 @@ class Family:
             if not part.complete:
                 shown = part.missed or _shapes(names)
                 raise AdapterError(
-                    f"{region} {kind} of {self.name}: {len(part.hit)} of {len(part.total)} linear layers would be "
-                    f"adapted; the model has {', '.join(_shapes(shown))}. The installed transformers names its "
-                    "modules differently from what this version of vlm-tune knows: update one of them"
+                    f"{region} {kind} of {self.name}: {len(part.hit)} of {len(part.total)} linear layers "
+                    f"would be adapted; the model has {', '.join(_shapes(shown))}. The installed "
+                    "transformers names modules differently from what this vlm-tune knows: update one of them"
                 )
         return coverage
 
@@ -199,9 +199,9 @@ def family_of(config: PreTrainedConfig) -> Family:
         if model_type in family.model_types:
             return family
     raise ModelError(
-        f"the layers of architecture {model_type!r} are not known, so no adapter can be planned for it (it can "
-        f"still be evaluated); known are {', '.join(FAMILIES)}. Explicit target_modules are not supported: add the "
-        "architecture to vlm_tune/families.py"
+        f"the layers of architecture {model_type!r} are not known, so no adapter can be planned for it "
+        f"(it can still be evaluated); known are {', '.join(FAMILIES)}. Explicit target_modules are not "
+        "supported: add the architecture to vlm_tune/families.py"
     )
 
 

@@ -1,0 +1,62 @@
+"""What many tests share: tiny real models, built once per session, and photos to ask about."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+# A loaded machine is no failure; what a test checks does not depend on its speed.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Qwen3-VL with random weights; read only."""
+    from tests import models
+
+    return models.tiny_qwen3_vl(tmp_path_factory.mktemp("models") / "tiny-qwen3-vl")
+
+
+@pytest.fixture(scope="session")
+def tiny_lfm2_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny LFM2-VL with random weights; read only."""
+    from tests import models
+
+    return models.tiny_lfm2_vl(tmp_path_factory.mktemp("models") / "tiny-lfm2-vl")
+
+
+@pytest.fixture(params=["qwen3_vl", "lfm2_vl"])
+def tiny_vlm(request: pytest.FixtureRequest) -> Path:
+    """Folder of each tiny model in turn; read only."""
+    folder: Path = request.getfixturevalue(f"tiny_{request.param}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def noise_png() -> Callable[[int, int, int], bytes]:
+    """Make a PNG of noise: (width, height, seed) -> bytes."""
+
+    def make(width: int, height: int, seed: int = 0) -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real images; tests that use it carry the marker `data`."""
+    folder = os.environ.get("VLM_TUNE_TEST_DATA")
+    if not folder:
+        pytest.skip("VLM_TUNE_TEST_DATA does not name the folder of real images")
+    return Path(folder)

@@ -1,0 +1,229 @@
+"""From examples to predictions: photos encoded ahead, batched by size, answered, one prediction each.
+
+A photo that cannot be used fails alone. When memory runs out a batch is answered in halves, and later
+batches are no larger. No answer depends on the batch it was in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from vlm_tune.errors import ImageError, ModelError
+from vlm_tune.images import EncodedImage, encode
+from vlm_tune.records import Example, Prediction
+from vlm_tune.task import Task
+from vlm_tune.vlm.generating import generate_batch, room_for_answer
+from vlm_tune.vlm.pixels import prepare
+from vlm_tune.vlm.prompts import answer_ids, prompt_text
+from vlm_tune.vlm.resident import Resident
+from vlm_tune.vlm.scoring import score_batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Mode", "answers"]
+
+Mode = Literal["score", "generate"]
+"""Compare the class names' log-probabilities, or let the model write and parse its words."""
+
+_BATCHES_AHEAD = 8
+"""How many batches are encoded ahead and sorted by size together."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """One example whose photo could be read."""
+
+    example: Example
+    image: EncodedImage
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.width * self.image.height, self.image.width
+
+
+def answers(
+    resident: Resident,
+    examples: Sequence[Example],
+    task: Task,
+    *,
+    mode: Mode = "score",
+    batch_size: int | None = None,
+    model_version: str | None = None,
+) -> Iterator[Prediction]:
+    """Yield one prediction per example, in no particular order.
+
+    Args:
+        resident: The loaded model; an adapter that is on it takes part.
+        examples: What to answer.
+        task: The question.
+        mode: How to answer.
+        batch_size: Photos per batch; None chooses by device.
+        model_version: Written into every prediction.
+
+    Raises:
+        ModelError: One photo alone is too large for the memory.
+        TaskError: The task's words contain one of the model's special tokens.
+    """
+    size = batch_size or (8 if resident.device.type == "cpu" else 16)
+    question = _Question(resident, task, mode, limit=size, model_version=model_version)
+    encoders, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
+    try:
+        encoded = _ahead(encoders, question.encode, examples, depth=size * _BATCHES_AHEAD)
+        for window in _chunks(encoded, size * _BATCHES_AHEAD):
+            yield from (item for item in window if isinstance(item, Prediction))
+            photos = sorted(
+                (item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size
+            )
+            batches = _chunks(photos, size)
+            # While generating, the tokenizer is busy in this thread and must not be changed by another.
+            ready = (
+                _ahead(preparer, question.prepare, batches, depth=1)
+                if mode == "score"
+                else map(question.prepare, batches)
+            )
+            for batch in ready:
+                yield from question.answer(batch)
+    finally:
+        # Without cancelling, a Ctrl-C would wait for every photo that is still queued.
+        encoders.shutdown(cancel_futures=True)
+        preparer.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Photos and the model's inputs for them, or why the processor refused."""
+
+    photos: Sequence[_Photo]
+    inputs: dict[str, Tensor] | str
+
+
+class _Question:
+    """One task put to one loaded model, a batch at a time."""
+
+    def __init__(
+        self, resident: Resident, task: Task, mode: Mode, *, limit: int, model_version: str | None
+    ) -> None:
+        self._resident = resident
+        self._task = task
+        self._mode = mode
+        self._limit = limit
+        self._model_version = model_version
+        self._prompt = prompt_text(resident.processor, task)
+        self._answers = [answer_ids(resident.processor, label) for label in task.classes]
+
+    def encode(self, example: Example) -> _Photo | Prediction:
+        try:
+            return _Photo(example, encode(example.image, max_pixels=self._task.max_pixels))
+        except ImageError as error:
+            return _failed(example, str(error))
+
+    def prepare(self, photos: Sequence[_Photo]) -> _Batch:
+        images = [photo.image.data for photo in photos]
+        try:
+            return _Batch(photos, prepare(self._resident.processor, images, [self._prompt] * len(images)))
+        except (ImageError, ValueError) as error:
+            return _Batch(photos, str(error))
+
+    def answer(self, batch: _Batch) -> Iterator[Prediction]:
+        done = self._answer_whole(batch) if len(batch.photos) <= self._limit else None
+        if done is not None:
+            yield from done
+            return
+        middle = len(batch.photos) // 2
+        for half in (batch.photos[:middle], batch.photos[middle:]):
+            yield from self.answer(self.prepare(half))
+
+    def _answer_whole(self, batch: _Batch) -> list[Prediction] | None:
+        """Answer a batch at once; None where it has to be halved."""
+        alone = len(batch.photos) == 1
+        if isinstance(batch.inputs, str):
+            return [_failed(batch.photos[0].example, batch.inputs)] if alone else None
+        started = time.perf_counter()
+        results = self._run(batch.inputs)
+        if results is None:
+            if alone:
+                raise ModelError(
+                    f"not enough memory on {self._resident.device} for {batch.photos[0].example.id} alone; "
+                    "lower Task.max_pixels, or use a smaller model or dtype"
+                )
+            self._limit = len(batch.photos) // 2
+            return None
+        share = (time.perf_counter() - started) / len(batch.photos)
+        return [
+            self._prediction(photo.example, result, share)
+            for photo, result in zip(batch.photos, results, strict=True)
+        ]
+
+    def _run(self, inputs: dict[str, Tensor]) -> Sequence[list[float] | str] | None:
+        """Return each row's label scores or text; None when memory ran out."""
+        import torch
+
+        model, processor = self._resident.model, self._resident.processor
+        try:
+            if self._mode == "score":
+                scores: list[list[float]] = (
+                    score_batch(model, inputs, self._answers).double().log_softmax(-1).tolist()
+                )
+                return scores
+            room = room_for_answer(self._answers)
+            return generate_batch(model, processor, inputs, max_new_tokens=room)
+        except torch.OutOfMemoryError:
+            pass
+        # Out of the handler, whose traceback would keep the tensors alive.
+        torch.cuda.empty_cache()
+        return None
+
+    def _prediction(self, example: Example, result: list[float] | str, latency_s: float) -> Prediction:
+        if isinstance(result, str):
+            label, scores, raw = self._task.parse(result), None, result
+        elif all(map(math.isfinite, result)):
+            scores = dict(zip(self._task.classes, result, strict=True))
+            label = raw = max(scores, key=scores.__getitem__)
+        else:
+            return _failed(
+                example, "the model's scores are not finite numbers; try dtype bfloat16 or float32"
+            )
+        return Prediction(
+            example_id=example.id,
+            outcome="unparseable" if label is None else "answered",
+            label=label,
+            scores=scores,
+            raw=raw,
+            latency_s=latency_s,
+            model_version=self._model_version,
+        )
+
+
+def _failed(example: Example, error: str) -> Prediction:
+    return Prediction(example_id=example.id, outcome="failed", error=error)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item], *, depth: int
+) -> Iterator[_Result]:
+    """Map in order, with up to `depth` items worked on ahead of the one that is used."""
+    pending: deque[Future[_Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) > depth:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    source = iter(items)
+    while chunk := list(itertools.islice(source, size)):
+        yield chunk

@@ -1,0 +1,171 @@
+"""`VLM`: a light handle on any open vision-language model; its weights load when first needed.
+
+A handle is a name, a device and a type. The weights live in the one `Resident` of the process (see
+`resident.py`), which `VLM.load` returns: base answers, the overfit gate, training and adapter answers all use
+it, and loading another model's weights drops the first one's.
+
+Training and adapters do this:
+
+    resident = vlm.load()
+    with resident.adapted(wrap) as peft_model:                          # wrap: model -> PeftModel
+        answers(resident, examples, task)                               # answering.py: with the adapter on
+        score_labels(resident.model, resident.processor, images, task)  # scoring.py: the same, as numbers
+
+While an adapter is on, `VLM.predict` refuses: it promises the bare model's answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vlm_tune.errors import ModelError
+from vlm_tune.records import Example, Prediction
+from vlm_tune.task import Task
+from vlm_tune.vlm import loading, resident
+from vlm_tune.vlm.answering import Mode, answers
+from vlm_tune.vlm.resident import Resident
+from vlm_tune.vlm.scoring import SEMANTICS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+__all__ = ["VLM", "DType"]
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class VLM:
+    """A vision-language model that answers closed questions about photos; a `Predictor`.
+
+    Args:
+        model: A Hugging Face id such as `Qwen/Qwen3-VL-8B-Instruct`, or a folder of `save_pretrained`.
+            Only safetensors weights are read, and no code that comes with a model is run.
+        revision: Branch, tag or commit of an id.
+        dtype: Type of the weights. `auto`: float32 on a CPU; elsewhere the checkpoint's own where that is a
+            half-precision type, and bfloat16 otherwise.
+        device: `auto` (CUDA, else MPS, else CPU) or what torch understands, e.g. `cuda:1`.
+        answer: `score` compares the exact log-probabilities of the class names and always answers with one of
+            them; `generate` lets the model write freely and parses its words strictly.
+        batch_size: Photos per batch; None chooses by device. Halved by itself when memory runs out.
+        name: How results call the model; by default the last part of its id or path.
+
+    Raises:
+        ModelError: It is a folder that does not exist or holds no model.
+
+    Example:
+        >>> VLM("Qwen/Qwen3-VL-8B-Instruct").name
+        'Qwen3-VL-8B-Instruct'
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        dtype: DType = "auto",
+        device: str = "auto",
+        answer: Mode = "score",
+        batch_size: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ModelError(f"batch_size must be at least 1, got {batch_size}")
+        self.folder = loading.model_folder(model)
+        self.model = str(model)
+        self.revision = revision
+        self.dtype = dtype
+        self.device = device
+        self.answer = answer
+        self.batch_size = batch_size
+        self.name = name or (self.folder.resolve() if self.folder else Path(self.model)).name
+
+    def __repr__(self) -> str:
+        return f"VLM({self.model!r}, dtype={self.dtype!r}, device={self.device!r}, answer={self.answer!r})"
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The transformers configuration; reads a small file, from the Hub where the model is an id.
+
+        Raises:
+            ModelError: It cannot be read, or is not a vision-language model's.
+        """
+        return loading.read_config(self.folder or self.model, revision=self.revision)
+
+    @cached_property
+    def source(self) -> str:
+        """Which weights these are: id and commit, or a digest of the folder (see `identity.folder_digest`).
+
+        Raises:
+            ModelError: As `config`; or the folder cannot be read.
+        """
+        return loading.source_of(self.folder or self.model, self.config, revision=self.revision)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change whenever the answers could: weights, type, way of answering.
+
+        Raises:
+            ModelError: As `source`.
+        """
+        how = [self.source, str(self._dtype), self.answer, SEMANTICS]
+        return hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
+
+    def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
+        """Yield one prediction per example, in no particular order; loads the weights first if need be.
+
+        A photo that cannot be read yields a prediction with the outcome `failed`. Scores are
+        log-probabilities normalised over the classes.
+
+        Raises:
+            ModelError: The model cannot be loaded, or one photo alone is too large for the memory.
+        """
+        loaded = self.load()
+        if loaded.adapted_now:
+            raise ModelError(
+                f"an adapter is on {self.name} at the moment, so these would not be its own answers; "
+                "use up or close the adapter's predictions first"
+            )
+        yield from answers(
+            loaded, examples, task, mode=self.answer, batch_size=self.batch_size, model_version=self.source
+        )
+
+    def load(self) -> Resident:
+        """Return the resident model with these weights, reading them if they are not in memory.
+
+        Raises:
+            ModelError: The weights cannot be read or are incomplete, or an adapter is on another model.
+        """
+        where, dtype = loading.pick_device(self.device), self._dtype
+        return resident.hold(
+            self._key,
+            lambda: loading.read_model(
+                self.folder or self.model, self.config, revision=self.revision, device=where, dtype=dtype
+            ),
+        )
+
+    def unload(self) -> None:
+        """Free the weights if they are this model's; the next use reads them again."""
+        resident.drop(self._key)
+
+    def skeleton(self) -> PreTrainedModel:
+        """Return the model without weights (on torch's meta device): module names and shapes for planning.
+
+        Raises:
+            ModelError: As `config`.
+        """
+        return loading.skeleton(self.config)
+
+    @cached_property
+    def _dtype(self) -> str:
+        if self.dtype != "auto":
+            return self.dtype
+        return loading.pick_dtype(loading.pick_device(self.device), self.config)
+
+    @property
+    def _key(self) -> str:
+        return f"{self.source} {self._dtype} {loading.pick_device(self.device)}"

@@ -1,0 +1,69 @@
+"""From encoded photos to the tensors a model takes; training and scoring both come through here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from vlm_tune.images import decode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, ProcessorMixin
+
+__all__ = ["prepare", "to_model"]
+
+
+def prepare(
+    processor: ProcessorMixin,
+    images: Sequence[bytes],
+    texts: Sequence[str],
+    *,
+    padding_side: Literal["left", "right"] = "left",
+) -> dict[str, Tensor]:
+    """Return the model's inputs for a batch of photos with one prompt each, as CPU tensors.
+
+    Args:
+        processor: The model's own processor.
+        images: Encoded photos, one per text.
+        texts: Rendered prompts, each with one placeholder for its photo.
+        padding_side: Where shorter rows are filled up. Left keeps the ends of all prompts in one column,
+            where the answers begin.
+
+    Returns:
+        `input_ids` and `attention_mask` of shape (len(texts), longest), and whatever pixel tensors the
+        architecture has.
+
+    Raises:
+        ImageError: A photo cannot be decoded.
+        ValueError: The processor refuses a photo, e.g. one 200 times as wide as high.
+    """
+    start = processor.tokenizer.bos_token
+    inputs = processor(
+        images=[[decode(image)] for image in images],
+        text=list(texts),
+        padding=True,
+        padding_side=padding_side,
+        # Some chat templates already write the first token; a second one would change the question.
+        add_special_tokens=not (start and texts[0].startswith(start)),
+        return_tensors="pt",
+    )
+    return _without_empty_patches(dict(inputs))
+
+
+def to_model(inputs: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the inputs on the model's device, pixels in the model's type."""
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in inputs.items()
+    }
+
+
+def _without_empty_patches(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    # LFM2-VL's processor fills every photo up to the largest it could ever see; the model masks that again.
+    # Cutting the columns that are empty in the whole batch changes no value and saves most of the work.
+    if "pixel_attention_mask" in inputs and "spatial_shapes" in inputs:
+        longest = int(inputs["spatial_shapes"].prod(-1).max())
+        for name in ("pixel_values", "pixel_attention_mask"):
+            inputs[name] = inputs[name][:, :longest].contiguous()
+    return inputs
