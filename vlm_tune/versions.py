@@ -56,9 +56,8 @@ def hardware() -> dict[str, str]:
 
 def show_versions() -> None:
     """Print packages and hardware as a table, for a bug report."""
-    from rich.table import Table
-
     import torch  # noqa: F401  (so that the GPU is known)
+    from rich.table import Table
 
     table = Table("what", "version", title="vlm-tune: versions")
     for name, value in {**packages(), **hardware()}.items():

@@ -1,11 +1,11 @@
-"""The JPEG and PNG containers: dropping everything but the compressed pixels, without decoding them."""
+"""The containers: a JPEG or PNG stripped to its compressed pixels, and how a WebP was made."""
 
 from __future__ import annotations
 
 import re
 import struct
 
-__all__ = ["plain_jpeg", "plain_png"]
+__all__ = ["is_lossless_webp", "plain_jpeg", "plain_png"]
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP14, _APP15 = 0xE0, 0xEE, 0xEF
@@ -67,7 +67,7 @@ def plain_png(data: bytes) -> bytes | None:
     Returns:
         The shorter PNG; None where it has 16 bits a channel or its chunks are not as the standard has them.
     """
-    if data[:8] != _PNG_SIGNATURE or data[12:16] != b"IHDR" or data[24] > 8:
+    if data[:8] != _PNG_SIGNATURE or data[12:16] != b"IHDR" or data[24:25] > b"\x08":
         return None
     kept = [_PNG_SIGNATURE]
     position = 8
@@ -80,3 +80,16 @@ def plain_png(data: bytes) -> bytes | None:
             return b"".join(kept)
         position = end
     return None
+
+
+def is_lossless_webp(data: bytes) -> bool:
+    """Return whether a WebP's first frame was compressed without loss."""
+    position = 12
+    while position + 8 <= len(data):
+        kind = data[position : position + 4]
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        size = struct.unpack_from("<I", data, position + 4)[0]
+        # An animation's frame holds its pixels as an inner chunk after sixteen bytes about itself.
+        position += 24 if kind == b"ANMF" else 8 + size + size % 2
+    return False
