@@ -48,8 +48,15 @@ def progress(title: str, *, total: int | None) -> Iterator[Bar]:
         ...     for _ in range(3):
         ...         bar.advance()
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
-    from rich.progress import TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class RateColumn(ProgressColumn):
@@ -82,7 +89,7 @@ def progress(title: str, *, total: int | None) -> Iterator[Bar]:
 def notice(text: str) -> None:
     """Say one line on stderr, unless quiet."""
     if not _quiet_depth:
-        _stderr().print(text, style="dim", highlight=False, markup=False)
+        _stderr().print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def stage(title: str) -> None:

@@ -18,7 +18,7 @@ from vlm_tune._console import notice
 from vlm_tune.errors import StorageError
 from vlm_tune.records import Prediction, Record
 
-__all__ = ["Entry", "Journal", "journal_key"]
+__all__ = ["Entry", "Journal", "MemoryJournal", "journal_key"]
 
 _HEADER = b'{"vlm_tune_journal": 1}\n'
 _SYNC_EVERY_S = 1.0
@@ -182,6 +182,29 @@ class Journal:
                     break
                 position += len(line)
         return position
+
+
+class MemoryJournal:
+    """The same for a run that leaves nothing on disk."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entries.clear()
+
+    def get(self, key: str) -> Entry | None:
+        """Return the newest entry of a key, or None where there is none."""
+        return self._entries.get(key)
+
+    def append(self, key: str, prediction: Prediction, *, elapsed_s: float = 0.0) -> None:
+        """Keep one answer."""
+        self._entries[key] = Entry(key=key, prediction=prediction, elapsed_s=elapsed_s)
 
 
 def _key_of(line: bytes) -> bytes | None:

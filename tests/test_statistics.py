@@ -1,0 +1,224 @@
+"""Every formula against scipy, statsmodels, brute force, and what must hold for any counts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from vlm_tune.statistics import (
+    connor_sample_size,
+    mcnemar_exact,
+    mcnemar_mid_p,
+    mcnemar_power,
+    mean_of_proportions,
+    minimum_detectable_difference,
+    sample_size_for_power,
+    tango,
+    wilson,
+)
+
+SLACK = 1e-9
+
+
+@st.composite
+def proportions(draw: st.DrawFn) -> tuple[int, int]:
+    n = draw(st.integers(1, 5000))
+    return draw(st.integers(0, n)), n
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[int, int, int]:
+    n = draw(st.integers(1, 400))
+    wins = draw(st.integers(0, n))
+    return wins, draw(st.integers(0, n - wins)), n
+
+
+def test_the_published_head_to_head() -> None:
+    assert (round(wilson(87, 98).low, 3), round(wilson(87, 98).high, 3)) == (0.810, 0.936)
+    assert (round(wilson(81, 98).low, 3), round(wilson(81, 98).high, 3)) == (0.740, 0.889)
+    assert round(mcnemar_exact(10, 4), 3) == 0.180
+    assert round(mcnemar_mid_p(10, 4), 3) == 0.118
+    assert tango(10, 4, 98).points() == "+6.1 points [-1.5, +14.4]"
+    needed = sample_size_for_power(difference=6 / 98, discordance=14 / 98)
+    assert needed is not None
+    assert 310 <= needed <= 325
+
+
+@given(proportions(), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_statsmodels_wilson(counts: tuple[int, int], level: float) -> None:
+    low, high = proportion_confint(*counts, alpha=1 - level, method="wilson")
+    estimate = wilson(*counts, level=level)
+    assert math.isclose(estimate.low, low, abs_tol=SLACK)
+    assert math.isclose(estimate.high, high, abs_tol=SLACK)
+
+
+@given(proportions())
+def test_wilson_contains_its_value_and_mirrors(counts: tuple[int, int]) -> None:
+    successes, n = counts
+    estimate, mirrored = wilson(successes, n), wilson(n - successes, n)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert math.isclose(estimate.low, 1 - mirrored.high, abs_tol=SLACK)
+
+
+def test_nothing_is_known_without_observations() -> None:
+    assert (wilson(0, 0).low, wilson(0, 0).high) == (0, 1)
+    assert (tango(0, 0, 0).low, tango(0, 0, 0).high) == (-1, 1)
+    assert mcnemar_exact(0, 0) == mcnemar_mid_p(0, 0) == 1
+
+
+@pytest.mark.parametrize("level", [0.999, 0.975, 0.95])
+def test_the_method_names_its_level_exactly(level: float) -> None:
+    assert wilson(1, 2, level=level).method == f"Wilson {100 * level:g}%"
+    assert tango(1, 0, 2, level=level).method == f"Tango score {100 * level:g}%"
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_exact_mcnemar_is_the_sign_test(wins: int, losses: int) -> None:
+    table = [[5, wins], [losses, 5]]
+    assert math.isclose(mcnemar_exact(wins, losses), mcnemar(table, exact=True).pvalue, abs_tol=SLACK)
+    if wins + losses:
+        assert math.isclose(mcnemar_exact(wins, losses), binomtest(wins, wins + losses).pvalue, abs_tol=SLACK)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mid_p_lies_below_the_exact_p_and_is_symmetric(wins: int, losses: int) -> None:
+    assert 0 < mcnemar_mid_p(wins, losses) <= mcnemar_exact(wins, losses) + SLACK
+    assert mcnemar_mid_p(wins, losses) == pytest.approx(mcnemar_mid_p(losses, wins))
+
+
+@given(st.integers(0, 100), st.integers(1, 100))
+def test_one_more_win_for_the_leader_is_more_evidence(losses: int, lead: int) -> None:
+    assert mcnemar_exact(losses + lead + 1, losses) < mcnemar_exact(losses + lead, losses) + SLACK
+    assert mcnemar_mid_p(losses + lead + 1, losses) < mcnemar_mid_p(losses + lead, losses) + SLACK
+
+
+def score_by_maximisation(wins: int, losses: int, n: int, delta: float) -> float:
+    """Tango's statistic with q found by maximising the likelihood on a grid instead of by the formula."""
+    grid = np.linspace(max(0.0, -delta), (1 - delta) / 2 if delta >= 0 else 1.0, 400_001)
+    rest = 1 - 2 * grid - delta
+    valid = (grid + delta >= 0) & (rest >= 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        likelihood = (
+            np.where(wins > 0, wins * np.log(np.maximum(grid + delta, 0)), 0)
+            + np.where(losses > 0, losses * np.log(grid), 0)
+            + np.where(n > wins + losses, (n - wins - losses) * np.log(np.maximum(rest, 0)), 0)
+        )
+    q = grid[np.argmax(np.where(valid, likelihood, -np.inf))]
+    return (wins - losses - n * delta) / math.sqrt(n * (2 * q + delta * (1 - delta)))
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "n"), [(10, 4, 98), (4, 10, 98), (1, 0, 20), (7, 7, 30), (20, 1, 25)]
+)
+def test_the_score_at_tangos_limits_is_the_critical_value(wins: int, losses: int, n: int) -> None:
+    estimate = tango(wins, losses, n)
+    assert score_by_maximisation(wins, losses, n, estimate.low) == pytest.approx(1.959964, abs=2e-3)
+    assert score_by_maximisation(wins, losses, n, estimate.high) == pytest.approx(-1.959964, abs=2e-3)
+
+
+@given(pairs())
+def test_tango_contains_its_value_and_swaps(counts: tuple[int, int, int]) -> None:
+    wins, losses, n = counts
+    estimate, swapped = tango(wins, losses, n), tango(losses, wins, n)
+    assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert math.isclose(estimate.low, -swapped.high, abs_tol=1e-8)
+    assert math.isclose(estimate.high, -swapped.low, abs_tol=1e-8)
+
+
+@given(pairs())
+def test_tango_widens_with_the_level(counts: tuple[int, int, int]) -> None:
+    narrow, wide = tango(*counts, level=0.8), tango(*counts, level=0.99)
+    assert wide.low <= narrow.low + SLACK
+    assert wide.high >= narrow.high - SLACK
+
+
+@given(st.integers(1, 10_000))
+def test_tango_without_disagreement_is_known_in_closed_form(n: int) -> None:
+    z2 = 1.959963984540054**2
+    assert tango(0, 0, n).high == pytest.approx(z2 / (n + z2), abs=1e-9)
+
+
+def power_by_enumeration(n: int, difference: float, discordance: float) -> float:
+    total = 0.0
+    for discordant in range(n + 1):
+        for wins in range(discordant + 1):
+            if mcnemar_exact(wins, discordant - wins) < 0.05:
+                rate = (discordance + difference) / (2 * discordance)
+                total += binom.pmf(discordant, n, discordance) * binom.pmf(wins, discordant, rate)
+    return float(total)
+
+
+@pytest.mark.parametrize(
+    ("n", "difference", "discordance"), [(40, 0.2, 0.3), (25, -0.3, 0.4), (30, 0.3, 0.3)]
+)
+def test_power_is_the_sum_over_all_outcomes(n: int, difference: float, discordance: float) -> None:
+    expected = power_by_enumeration(n, difference, discordance)
+    assert mcnemar_power(n, difference=difference, discordance=discordance) == pytest.approx(
+        expected, abs=1e-9
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.02, 0.3), st.floats(1.0, 4.0))
+def test_the_sample_size_reaches_its_power_near_connors(difference: float, ratio: float) -> None:
+    discordance = min(1.0, difference * ratio)
+    needed = sample_size_for_power(difference=difference, discordance=discordance)
+    assert needed is not None
+    assert mcnemar_power(needed, difference=difference, discordance=discordance) >= 0.8
+    assert mcnemar_power(needed - 1, difference=difference, discordance=discordance) < 0.8
+    connor = connor_sample_size(difference=difference, discordance=discordance)
+    assert 0.9 * connor - 10 <= needed <= 1.3 * connor + 20
+    assert needed == sample_size_for_power(difference=-difference, discordance=discordance)
+
+
+def test_no_number_of_images_shows_that_equals_differ() -> None:
+    assert sample_size_for_power(difference=0.0, discordance=0.2) is None
+    with pytest.raises(ValueError, match="zero"):
+        connor_sample_size(difference=0.0, discordance=0.2)
+
+
+def test_the_detectable_difference_has_the_wanted_power() -> None:
+    found = minimum_detectable_difference(98, discordance=14 / 98)
+    assert found is not None
+    assert mcnemar_power(98, difference=found, discordance=14 / 98) >= 0.8
+    assert mcnemar_power(98, difference=found - 0.005, discordance=14 / 98) < 0.8
+    assert minimum_detectable_difference(5, discordance=0.2) is None
+
+
+@given(st.lists(proportions(), min_size=1, max_size=8))
+def test_the_mean_of_proportions_contains_itself(counts: list[tuple[int, int]]) -> None:
+    parts = [wilson(*count) for count in counts]
+    mean = mean_of_proportions(parts)
+    assert mean.low <= mean.value <= mean.high
+    assert mean.low >= -SLACK
+    assert mean.high <= 1 + SLACK
+    assert mean.value == pytest.approx(sum(part.value for part in parts) / len(parts))
+
+
+def test_the_mean_of_one_proportion_is_that_proportion() -> None:
+    assert mean_of_proportions([wilson(9, 10)]).low == pytest.approx(wilson(9, 10).low)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wilson(3, 2),
+        lambda: wilson(1, 2, level=1.0),
+        lambda: mcnemar_exact(-1, 2),
+        lambda: mcnemar_mid_p(1, -2),
+        lambda: tango(5, 6, 10),
+        lambda: mcnemar_power(10, difference=0.3, discordance=0.2),
+        lambda: mcnemar_power(0, difference=0.1, discordance=0.2),
+        lambda: mean_of_proportions([]),
+    ],
+)
+def test_impossible_counts_are_refused(call: object) -> None:
+    with pytest.raises(ValueError):
+        call()  # type: ignore[operator]

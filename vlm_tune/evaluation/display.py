@@ -1,0 +1,72 @@
+"""Evaluations and comparisons shown in a terminal or a notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from vlm_tune.evaluation.comparison import Comparison
+    from vlm_tune.evaluation.evaluation import Evaluation
+
+__all__ = ["comparison_display", "evaluation_display"]
+
+
+def evaluation_display(evaluation: Evaluation) -> Group:
+    """Return accuracy, recall per class, and below it what else a reader must know."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{escape(evaluation.name)}: accuracy {evaluation.headline}", title_justify="left")
+    table.add_column("class")
+    table.add_column("recall", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("examples", justify="right")
+    for label, recall in evaluation.per_class().items():
+        known = recall.n > 0
+        value = f"{recall.value:.1%}" if known else "-"
+        interval = f"[{recall.low:.1%}, {recall.high:.1%}]" if known else "-"
+        table.add_row(escape(label), value, interval, str(recall.n), style="dim" if recall.n < 10 else "")
+    return Group(table, Text("; ".join(_remarks(evaluation)), style="dim"))
+
+
+def comparison_display(comparison: Comparison) -> Group:
+    """Return the two by two counts, with the verdict below."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    candidate, reference = escape(comparison.candidate.name), escape(comparison.reference.name)
+    table = Table(title=f"{candidate} against {reference}", title_justify="left")
+    table.add_column("")
+    table.add_column(f"{reference} right", justify="right")
+    table.add_column(f"{reference} wrong", justify="right")
+    table.add_row(f"{candidate} right", str(comparison.both_right), f"{comparison.wins} wins")
+    table.add_row(f"{candidate} wrong", f"{comparison.losses} losses", str(comparison.both_wrong))
+    lines = [
+        f"{comparison.candidate.name}: {comparison.candidate_accuracy.percent()}; "
+        f"{comparison.reference.name}: {comparison.reference_accuracy.percent()} (n={comparison.n})",
+        comparison.sentence,
+    ]
+    if comparison.n_missing:
+        lines.append(f"{comparison.n_missing} examples are left out: a side failed on them.")
+    if not comparison.same_task:
+        lines.append("The two were not asked in the same words.")
+    return Group(table, Text("\n".join(lines)))
+
+
+def _remarks(evaluation: Evaluation) -> list[str]:
+    outcomes = evaluation.outcomes
+    remarks = [f"{count} {outcome}" for outcome, count in outcomes.items() if count]
+    if evaluation.wall_s is not None:
+        remarks.append(f"{evaluation.wall_s:.1f} s")
+    if evaluation.cost_usd is not None:
+        remarks.append(f"${evaluation.cost_usd:.4f}")
+    versions = evaluation.model_versions
+    if len(versions) > 1:
+        remarks.append(f"the model changed on the way: {', '.join(versions)}")
+    return remarks

@@ -1,0 +1,127 @@
+"""What Gemini's replies mean: an answer and its tokens, or which kind of failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from vlm_tune.errors import PredictorError
+from vlm_tune.predictors.remote import Retry
+from vlm_tune.records import Outcome, Usage
+from vlm_tune.task import Task
+
+if TYPE_CHECKING:
+    from google.genai.errors import APIError
+    from google.genai.types import GenerateContentResponse
+
+__all__ = ["RejectedError", "failure", "outcome_of", "usage_of"]
+
+_PASSING = {408, 409, 429, 500, 502, 503, 504}
+_OVERLOADED = {429, 503}
+_BROKEN = {401, 402, 403, 404}
+_REFUSALS = {
+    "BLOCKLIST",
+    "ESCALATION",
+    "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_RECITATION",
+    "IMAGE_SAFETY",
+    "MODEL_ARMOR",
+    "PROHIBITED_CONTENT",
+    "RECITATION",
+    "SAFETY",
+    "SPII",
+}
+
+
+class RejectedError(Exception):
+    """The server will not take this request, now or later."""
+
+
+def outcome_of(
+    response: GenerateContentResponse, task: Task
+) -> tuple[Outcome, str | None, str | None, str | None]:
+    """Return outcome, label, raw text and the reason why there is no label.
+
+    A cut-off answer is `unparseable` even when its beginning is a class: with classes `crack` and
+    `crack deep` the beginning is not the answer.
+    """
+    blocked = response.prompt_feedback.block_reason if response.prompt_feedback else None
+    if blocked is not None:
+        return "refused", None, None, f"the prompt was blocked: {blocked.value}"
+    if not response.candidates:
+        return "unparseable", None, None, "the reply holds no answer"
+    candidate = response.candidates[0]
+    finish = candidate.finish_reason.value if candidate.finish_reason else "no reason given"
+    parts = (candidate.content.parts if candidate.content else None) or []
+    text = "".join(part.text for part in parts if part.text and not part.thought)
+    if finish in _REFUSALS:
+        return "refused", None, text or None, f"the answer was blocked: {finish}"
+    if not text.strip() or finish == "MAX_TOKENS":
+        thinking = usage_of(response).thinking_tokens
+        spent = f" after {thinking} thinking tokens" if thinking else ""
+        what = "cut-off" if text.strip() else "empty"
+        return "unparseable", None, text or None, f"{what} answer: {finish}{spent}"
+    label = task.parse(text)
+    if label is None:
+        return "unparseable", None, text, "the answer is none of the classes"
+    return "answered", label, text, None
+
+
+def usage_of(response: GenerateContentResponse) -> Usage:
+    """Return the tokens that the server counted; what it leaves out is 0."""
+    counts = response.usage_metadata
+    if counts is None:
+        return Usage()
+    pictures = sum(
+        detail.token_count or 0
+        for detail in counts.prompt_tokens_details or []
+        if detail.modality is not None and detail.modality.value == "IMAGE"
+    )
+    return Usage(
+        input_tokens=counts.prompt_token_count or 0,
+        cached_tokens=counts.cached_content_token_count or 0,
+        image_tokens=pictures,
+        output_tokens=counts.candidates_token_count or 0,
+        thinking_tokens=counts.thoughts_token_count or 0,
+    )
+
+
+def failure(error: Exception) -> Exception:
+    """Turn what the client raised into what to do: `Retry`, `RejectedError` or `PredictorError`.
+
+    Whatever the client does not name (a timeout, a reset, a reply that is not JSON) may pass.
+    """
+    from google.genai.errors import APIError
+
+    if not isinstance(error, APIError):
+        return Retry(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    reason = f"{error.code} {error.status or ''}: {error.message or 'no message'}"
+    if error.code in _PASSING:
+        return Retry(reason, asked_s=_asked_wait(error), overloaded=error.code in _OVERLOADED)
+    if error.code in _BROKEN or "API_KEY_INVALID" in str(error.details):
+        return PredictorError(f"Gemini refuses every call ({reason}); check the key and the model's name")
+    return RejectedError(reason)
+
+
+def _asked_wait(error: APIError) -> float | None:
+    """Return the seconds that the server asks to wait: RetryInfo in the body, or Retry-After."""
+    body = error.details.get("error", error.details) if isinstance(error.details, Mapping) else {}
+    for detail in body.get("details") or []:
+        delay = detail.get("retryDelay") if isinstance(detail, Mapping) else None
+        if delay is not None:
+            return _seconds(str(delay).removesuffix("s"))
+    headers: Any = getattr(error.response, "headers", None) or {}
+    return _seconds(headers["retry-after"]) if "retry-after" in headers else None
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
