@@ -1,0 +1,30 @@
+"""Figures: plain data in, a matplotlib `Figure` out; no pyplot, no global style.
+
+Every figure names its sample size, and its interval where there is one. A predictor has the same colour in
+every figure. The colours keep a contrast of 3:1 on white and on near-black, and no figure relies on colour
+alone.
+"""
+
+from __future__ import annotations
+
+from vlm_tune.plots.photos import class_balance, image_grid, pair_grid, similarity_histogram
+from vlm_tune.plots.style import colours, figure_to_png, figure_to_svg, palette
+from vlm_tune.plots.systems import accuracy_forest, confusion, paired_bar
+from vlm_tune.plots.training import loss_curve, modules_hit, score_differences
+
+__all__ = [
+    "accuracy_forest",
+    "class_balance",
+    "colours",
+    "confusion",
+    "figure_to_png",
+    "figure_to_svg",
+    "image_grid",
+    "loss_curve",
+    "modules_hit",
+    "pair_grid",
+    "paired_bar",
+    "palette",
+    "score_differences",
+    "similarity_histogram",
+]

@@ -1,0 +1,19 @@
+"""LoRA fine-tuning: plan, overfit gate, training, adapters, merging with proof."""
+
+from vlm_tune.training.adapter import Adapter, AdapterCard, TrainingLog
+from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.merge import MergeReport
+from vlm_tune.training.overfit import OverfitReport
+from vlm_tune.training.plan import AdapterPlan
+from vlm_tune.training.trainer import LoRATrainer
+
+__all__ = [
+    "Adapter",
+    "AdapterCard",
+    "AdapterPlan",
+    "LoRATrainer",
+    "MergeReport",
+    "OverfitReport",
+    "TrainConfig",
+    "TrainingLog",
+]

@@ -1,0 +1,136 @@
+"""What is put onto the resident model: fresh adapters, saved adapters, and a promise to tidy up."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_tune.errors import AdapterError
+from vlm_tune.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+__all__ = ["fresh", "saved", "undisturbed"]
+
+
+def fresh(config: TrainConfig, target_modules: str) -> Callable[[PreTrainedModel], PeftModel]:
+    """Return what wraps a model with new adapters, for `Resident.adapted`.
+
+    They are float32 whatever the model's type, start from the configuration's seed and change nothing yet: B
+    is 0.
+
+    Args:
+        config: Rank, scale, dropout and seed.
+        target_modules: Pattern of the full names of the layers to adapt.
+    """
+
+    def wrap(model: PreTrainedModel) -> PeftModel:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(
+            r=config.r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=target_modules,
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(), _without_deprecations():
+            torch.manual_seed(config.seed)
+            return get_peft_model(model, lora)
+
+    return wrap
+
+
+def saved(path: Path) -> Callable[[PreTrainedModel], PeftModel]:
+    """Return what wraps a model with the adapter saved in a folder, for `Resident.adapted`.
+
+    What is returned raises an AdapterError when the folder holds no adapter, or one for other layers: PEFT
+    only warns about layers that get nothing, and then answers like the base.
+    """
+
+    def wrap(model: PreTrainedModel) -> PeftModel:
+        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(path / "adapter_model.safetensors")
+            with _without_deprecations():
+                wrapped = get_peft_model(model, LoraConfig.from_pretrained(str(path)))
+            result = set_peft_model_state_dict(wrapped, tensors)
+        except (OSError, ValueError, RuntimeError) as error:
+            name = type(model).__name__
+            raise AdapterError(f"the adapter in {path} does not fit this {name}: {error}") from error
+        missing = [name for name in result.missing_keys if ".lora_" in name]
+        if missing or result.unexpected_keys:
+            raise AdapterError(
+                f"the adapter in {path} does not fit: {len(missing)} adapted layers get nothing and "
+                f"{len(result.unexpected_keys)} saved tensors have no layer, first "
+                f"{(missing or result.unexpected_keys)[0]}"
+            )
+        return wrapped.eval()
+
+    return wrap
+
+
+@contextmanager
+def undisturbed(model: PreTrainedModel) -> Iterator[None]:
+    """Give a model's settings, the random generators and the logs' level back as they were.
+
+    TRL and transformers write token ids into the model's configuration, replace its `forward`, tag it, seed
+    the global generators and log: none of that outlives the block.
+    """
+    import numpy as np
+    import torch
+    from transformers.utils import logging
+
+    attributes, settings = dict(vars(model)), _settings(model)
+    python_state, numpy_state, verbosity = random.getstate(), np.random.get_state(), logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng(), _without_deprecations():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        _stop_checkpointing(model)
+        for name in set(vars(model)) - set(attributes):
+            delattr(model, name)
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    # What the libraries tell each other about their coming versions is no business of our users.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _settings(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:
+    owners = (model.config, model.config.get_text_config(), model.generation_config)
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
+    return [
+        (owner, name, copy.copy(getattr(owner, name)))
+        for owner in owners
+        for name in names
+        if owner is not None and hasattr(owner, name)
+    ]
+
+
+def _stop_checkpointing(model: PreTrainedModel) -> None:
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        # transformers 5.23 renamed it, and warns about the old name.
+        getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+    if getattr(model, "_require_grads_hook", None) is not None:
+        model.disable_input_require_grads()

@@ -1,0 +1,382 @@
+"""Merging an adapter into its base on disk, tensor by tensor, and proving that nothing was lost."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import NonNegativeFloat, NonNegativeInt
+
+from vlm_tune import _console, _files
+from vlm_tune.errors import MergeError, StorageError
+from vlm_tune.records import Estimate, Example, Prediction, Record
+from vlm_tune.statistics import wilson
+from vlm_tune.training.checkpoint import StoredTensor, copy_files, same_bytes, stored_tensors
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+    from vlm_tune.training.adapter import Adapter
+
+    from vlm_tune.vlm import VLM
+
+__all__ = ["MergeReport", "ProbeAnswer", "merge"]
+
+REPORT_FILE = "merge_report.json"
+
+_MAX_ULPS = 0.501
+"""Rounding a float64 sum to the nearest 16- or 32-bit number moves it by at most half a unit in the last
+place; the thousandth allows for torch's detour over float32."""
+
+
+class ProbeAnswer(Record):
+    """What base, adapter and merged model answered for one probe image."""
+
+    example_id: str
+    """The probe's id."""
+    base: str | None
+    """The base model's answer."""
+    adapter: str | None
+    """The answer of base and adapter, unmerged."""
+    merged: str | None
+    """The merged model's answer."""
+    margin: NonNegativeFloat
+    """How far the adapter's best class is ahead of its second, in nats."""
+    merged_difference: NonNegativeFloat
+    """Largest difference of a class's log-probability between adapter and merged, in nats."""
+    base_difference: NonNegativeFloat
+    """The same between adapter and base."""
+
+
+class MergeReport(Record):
+    """The proof that a merged folder is its base plus the adapter, rounded once."""
+
+    tensors_changed: NonNegativeInt
+    """Tensors that got the adapter's update."""
+    tensors_untouched: NonNegativeInt
+    """Tensors that are equal to the base's byte for byte (checked)."""
+    max_ulps: NonNegativeFloat
+    """Largest distance of a stored weight from the exact (float64) sum, in units in the last place."""
+    retained_delta: float
+    """Share of the update that survives rounding: <stored - base, update> / <update, update>."""
+    agreement: Estimate
+    """Share of probe images where adapter and merged model give the same answer."""
+    base_agreement: Estimate
+    """Share of probe images where adapter and base give the same answer."""
+    max_score_difference: NonNegativeFloat
+    """Largest difference of a log-probability between adapter and merged on a probe, in nats."""
+    answers: tuple[ProbeAnswer, ...]
+    """Every probe image."""
+    size_bytes: NonNegativeInt
+    """Size of the merged weights."""
+    seconds: NonNegativeFloat
+    """Wall time of the whole merge, proof included."""
+    adapter_fingerprint: str
+    """Which adapter was merged; a finished merge of the same one is not done again."""
+
+    def show(self) -> None:
+        """Print the proof as a table."""
+        from rich.table import Table
+
+        table = Table("check", "result", title="Merge with proof")
+        table.add_row("tensors changed", str(self.tensors_changed))
+        table.add_row("tensors untouched, byte-identical", str(self.tensors_untouched))
+        table.add_row("largest rounding", f"{self.max_ulps:.3f} ulp (0.5 is exact rounding)")
+        table.add_row("update kept after rounding", f"{100 * self.retained_delta:.2f} %")
+        table.add_row("same answer as the adapter", str(self.agreement))
+        table.add_row("same answer as the base", str(self.base_agreement))
+        table.add_row("largest score difference", f"{self.max_score_difference:.4f} nats")
+        table.add_row("size, time", f"{self.size_bytes / 1e9:.3f} GB, {self.seconds:.1f} s")
+        _console.show(table, html=_console.to_html(table))
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a probe image."""
+        import pandas as pd
+
+        return pd.DataFrame([answer.model_dump() for answer in self.answers])
+
+    def plot(self) -> Figure:
+        """Draw how far merged and base are from the adapter, one pair of points a probe image."""
+        from vlm_tune import plots
+
+        return plots.score_differences(
+            merged=[answer.merged_difference for answer in self.answers],
+            base=[answer.base_difference for answer in self.answers],
+        )
+
+    def save(self, path: Path | str) -> Path:
+        """Write the report as JSON."""
+        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> MergeReport:
+        """Read a report from its JSON file, or from the merged folder that holds it."""
+        source = Path(path)
+        return cls.model_validate(_files.read_json(source / REPORT_FILE if source.is_dir() else source))
+
+
+def merge(
+    adapter: Adapter, path: Path | str, *, probe: Sequence[Example], max_score_difference: float = 0.5
+) -> MergeReport:
+    """Merge an adapter into its base checkpoint and prove it; nothing is left at `path` when the proof fails.
+
+    Shards are copied and the adapted tensors replaced in place, so memory holds one tensor at a time. Each
+    new weight is W + (alpha / r) B A, summed in float64 and rounded once to the checkpoint's type. The proof
+    then reads the files back: untouched tensors must be byte-identical, changed ones within half a unit in
+    the last place of the exact sum, and the folder, loaded like any user would load it, must answer the
+    probe images as the adapter does.
+
+    Args:
+        adapter: The trained adapter.
+        path: Folder of the merged model.
+        probe: Images to compare answers on.
+        max_score_difference: Largest allowed difference of a class's log-probability, in nats.
+
+    Raises:
+        MergeError: An adapted layer is not in the checkpoint, or the proof fails.
+        StorageError: The disk is too small.
+    """
+    started = time.perf_counter()
+    target = Path(path)
+    if (done := _finished(target, adapter)) is not None:
+        return done
+    source = _checkpoint_folder(adapter.base)
+    updates = _read_updates(adapter.path)
+    tensors = stored_tensors(source)
+    names = _checkpoint_names(updates, tensors, adapter)
+    files = copy_files(source)
+    _check_space(target, sum(file.stat().st_size for file in files))
+    with _files.atomic_directory(target) as folder:
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        merged = stored_tensors(folder)
+        with _console.progress("Merging", total=2 * len(updates)) as bar:
+            for module, update in updates.items():
+                name = names[module]
+                merged[name].overwrite(update.exact_sum(tensors[name]).to(merged[name].read().dtype).cpu())
+                bar.advance()
+            rounding = _prove_tensors(updates, names, tensors, merged, bar)
+        answers = _probe_answers(adapter, folder, probe)
+        report = MergeReport(
+            tensors_changed=len(updates),
+            tensors_untouched=len(tensors) - len(updates),
+            max_ulps=rounding.max_ulps,
+            retained_delta=rounding.retained,
+            agreement=_agreement([answer.merged == answer.adapter for answer in answers]),
+            base_agreement=_agreement([answer.base == answer.adapter for answer in answers]),
+            max_score_difference=max((answer.merged_difference for answer in answers), default=0.0),
+            answers=tuple(answers),
+            size_bytes=sum(tensor.end - tensor.begin for tensor in merged.values()),
+            seconds=time.perf_counter() - started,
+            adapter_fingerprint=adapter.fingerprint,
+        )
+        _check(report, max_score_difference)
+        report.save(folder / REPORT_FILE)
+    return report
+
+
+@dataclass(frozen=True)
+class _Update:
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+    def delta(self) -> torch.Tensor:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self.scale * (self.b.to(device).double() @ self.a.to(device).double())
+
+    def exact_sum(self, tensor: StoredTensor) -> torch.Tensor:
+        delta = self.delta()
+        return tensor.read().to(delta.device).double() + delta
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    max_ulps: float
+    retained: float
+
+
+def _finished(target: Path, adapter: Adapter) -> MergeReport | None:
+    if not (target / REPORT_FILE).exists():
+        return None
+    report = MergeReport.load(target)
+    return report if report.adapter_fingerprint == adapter.fingerprint else None
+
+
+def _checkpoint_folder(base: VLM) -> Path:
+    if base.folder is not None:
+        return base.folder
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+    return Path(snapshot_download(base.model, revision=base.revision, allow_patterns=wanted))
+
+
+def _read_updates(folder: Path) -> dict[str, _Update]:
+    from safetensors import safe_open
+
+    config = _files.read_json(folder / "adapter_config.json")
+    if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise MergeError(f"{folder} uses DoRA or per-layer ranks, which this merge does not support")
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        found = {key.removeprefix("base_model.model."): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    modules = [name.removesuffix(".lora_A.weight") for name in found if name.endswith(".lora_A.weight")]
+    if 2 * len(modules) != len(found):
+        odd = next(name for name in found if not name.endswith((".lora_A.weight", ".lora_B.weight")))
+        raise MergeError(
+            f"{folder} holds {odd}, which is no LoRA matrix; this merge takes plain LoRA adapters"
+        )
+    return {
+        module: _Update(found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"], scale)
+        for module in modules
+    }
+
+
+def _checkpoint_names(
+    updates: Mapping[str, _Update], tensors: Mapping[str, StoredTensor], adapter: Adapter
+) -> dict[str, str]:
+    names = {module: f"{module}.weight" for module in updates}
+    if any(name not in tensors for name in names.values()):
+        # An older checkpoint names its layers differently; transformers knows how to read them.
+        stored_as = _renamed(tensors, adapter.base)
+        names = {module: stored_as.get(name, name) for module, name in names.items()}
+    missing = [module for module, name in names.items() if name not in tensors]
+    if missing:
+        raise MergeError(
+            f"{len(missing)} adapted layers are not in the checkpoint of {adapter.base.name}, "
+            f"first {missing[0]}; is this the base the adapter was trained on?"
+        )
+    return names
+
+
+def _renamed(tensors: Mapping[str, StoredTensor], base: VLM) -> dict[str, str]:
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    model = base.skeleton()
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    return {
+        rename_source_key(name, renamings, [], model.base_model_prefix, model.state_dict())[0]: name
+        for name in tensors
+    }
+
+
+def _check_space(target: Path, needed: int) -> None:
+    existing = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(
+            f"merging into {target} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "free some space or choose another disk"
+        )
+
+
+def _prove_tensors(
+    updates: Mapping[str, _Update],
+    names: Mapping[str, str],
+    before: Mapping[str, StoredTensor],
+    after: Mapping[str, StoredTensor],
+    bar: _console.Bar,
+) -> _Rounding:
+    changed = set(names.values())
+    for name in before:
+        if name not in changed and not same_bytes(before[name], after[name]):
+            raise MergeError(f"{name} should be untouched and is not; the disk may be faulty, merge again")
+    worst, kept, wanted = 0.0, 0.0, 0.0
+    for module, update in updates.items():
+        name = names[module]
+        delta = update.delta()
+        base = before[name].read().to(delta.device).double()
+        stored = after[name].read().to(delta.device)
+        worst = max(worst, _ulps(stored, base + delta))
+        kept += float(((stored.double() - base) * delta).sum())
+        wanted += float((delta * delta).sum())
+        bar.advance()
+    return _Rounding(worst, kept / wanted if wanted else 1.0)
+
+
+def _ulps(stored: torch.Tensor, exact: torch.Tensor) -> float:
+    """Return the largest |stored - exact| in units in the last place of the exact number."""
+    import torch
+
+    info = torch.finfo(stored.dtype)
+    exponent = torch.frexp(exact).exponent - 1
+    unit = torch.ldexp(torch.full_like(exact, info.eps), exponent).clamp_min(info.smallest_normal * info.eps)
+    return float(((stored.double() - exact).abs() / unit).max())
+
+
+def _probe_answers(adapter: Adapter, folder: Path, probe: Sequence[Example]) -> list[ProbeAnswer]:
+    from vlm_tune.vlm import VLM
+
+    task = adapter.task
+    unmerged = _by_id(adapter.predict(probe, task))
+    base = _by_id(adapter.base.predict(probe, task))
+    handle = VLM(folder, dtype=adapter.base.dtype, device=adapter.base.device)
+    merged = _by_id(handle.predict(probe, task))
+    return [
+        ProbeAnswer(
+            example_id=key,
+            base=base[key].label,
+            adapter=answer.label,
+            merged=merged[key].label,
+            margin=_margin(answer),
+            merged_difference=_difference(answer, merged[key]),
+            base_difference=_difference(answer, base[key]),
+        )
+        for key, answer in unmerged.items()
+    ]
+
+
+def _by_id(predictions: object) -> dict[str, Prediction]:
+    found = {prediction.example_id: prediction for prediction in predictions}  # type: ignore[attr-defined]
+    for prediction in found.values():
+        if prediction.scores is None:
+            raise MergeError(f"probe image {prediction.example_id} could not be scored: {prediction.error}")
+    return found
+
+
+def _scores(prediction: Prediction) -> Mapping[str, float]:
+    return prediction.scores or {}
+
+
+def _difference(first: Prediction, second: Prediction) -> float:
+    return max(abs(value - _scores(second)[label]) for label, value in _scores(first).items())
+
+
+def _margin(prediction: Prediction) -> float:
+    best, second, *_ = sorted(_scores(prediction).values(), reverse=True)
+    return best - second
+
+
+def _agreement(same: Sequence[bool]) -> Estimate:
+    return wilson(sum(same), len(same))
+
+
+def _check(report: MergeReport, tolerance: float) -> None:
+    if report.max_ulps > _MAX_ULPS:
+        raise MergeError(
+            f"a stored weight is {report.max_ulps:.2f} ulp from the exact sum; the disk may be faulty"
+        )
+    if report.max_score_difference > tolerance:
+        raise MergeError(
+            f"merged and adapter differ by {report.max_score_difference:.2f} nats on a probe image "
+            f"(allowed {tolerance}); the update may be too small for the checkpoint's number format "
+            f"({100 * report.retained_delta:.0f} % of it survives rounding)"
+        )
+    flipped = [a for a in report.answers if a.merged != a.adapter and a.margin > 2 * tolerance]
+    if flipped:
+        raise MergeError(f"merged and adapter answer probe image {flipped[0].example_id} differently")
+    merged = sum(answer.merged_difference for answer in report.answers)
+    base = sum(answer.base_difference for answer in report.answers)
+    if report.answers and base > 0 and merged >= base:
+        raise MergeError(
+            "the merged model answers more like the base than like the adapter; nothing was merged"
+        )
