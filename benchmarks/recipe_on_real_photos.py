@@ -47,7 +47,8 @@ SOURCES = {
     "magnetic_tile": Source(
         prompt="Which defect does this photo of a magnetic tile show?",
         folders={
-            name: f"MT_{name.capitalize()}" for name in ("blowhole", "break", "crack", "fray", "free", "uneven")
+            name: f"MT_{name.capitalize()}"
+            for name in ("blowhole", "break", "crack", "fray", "free", "uneven")
         },
         group=r"(exp\d+_num_\d+)",
     ),
@@ -56,19 +57,24 @@ SOURCES = {
 
 def markdown(result: Result) -> str:
     """Return the scoreboard and the verdicts as Markdown."""
-    lines = ["| system | accuracy, Wilson 95 % | macro recall | wall time | photos/s |", "|---|---|---|---|---|"]
-    for evaluation in result.evaluations:
-        lines.append(
-            f"| {evaluation.name} | {evaluation.accuracy} | {evaluation.macro_recall:.3f} "
-            f"| {evaluation.wall_s:.1f} s | {evaluation.throughput or 0:.1f} |"
-        )
+    lines = [
+        "| system | accuracy, Wilson 95 % | macro recall | wall time | photos/s |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {evaluation.name} | {evaluation.accuracy} | {evaluation.macro_recall} "
+        f"| {evaluation.wall_s:.1f} s | {evaluation.throughput or 0:.1f} |"
+        for evaluation in result.evaluations
+    ]
     lines += ["", *(f"- {comparison.sentence}" for comparison in result.comparisons)]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run the recipe on one source."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", choices=sorted(SOURCES))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--run-dir", type=Path, default=None)
@@ -87,7 +93,9 @@ def main() -> None:
     result = recipe.run()
     print(markdown(result))
     print(f"\n{len(result.leakage.pairs)} pairs looked at, {len(result.leakage.leaked_test_ids)} leaks")
-    print(f"{time.perf_counter() - started:.0f} s on {versions.hardware()['cpu_cores']} cores; {result.report}")
+    print(
+        f"{time.perf_counter() - started:.0f} s on {versions.hardware()['cpu_cores']} cores; {result.report}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def stage(title: str) -> None:
 def show(renderable: RenderableType, *, html: str | None = None) -> None:
     """Show a result: HTML in a notebook where there is some, rich on stdout otherwise."""
     if html is not None and _in_notebook():
-        from IPython.display import HTML, display
-
-        display(HTML(html))  # type: ignore[no-untyped-call]
+        # Only a notebook gets here, and it brings IPython with it.
+        notebook = import_module("IPython.display")
+        notebook.display(notebook.HTML(html))
         return
     from rich.console import Console
 

@@ -14,7 +14,10 @@ from vlm_tune.training.checkpoint import copy_files, same_bytes, stored_tensors
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_file({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}, tmp_path / "1.safetensors")
+    save_file(
+        {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)},
+        tmp_path / "1.safetensors",
+    )
     save_file({"c": torch.zeros(2, dtype=torch.float16)}, tmp_path / "2.safetensors")
     return tmp_path
 
@@ -50,7 +53,7 @@ def test_same_bytes_sees_one_changed_bit(folder: Path, tmp_path: Path) -> None:
     assert not same_bytes(first, second)
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b'\x02\x00\x00\x00\x00\x00\x00\x00{}'])
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"])
 def test_a_file_that_is_cut_off_or_empty_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(MergeError, match="safetensors"):

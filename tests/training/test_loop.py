@@ -31,9 +31,7 @@ def test_the_first_loss_is_what_scoring_says(tiny_vlm: Path, colours: Dataset) -
     resident = VLM(tiny_vlm).load()
     photos = [images.encode(example.image, max_pixels=colours.task.max_pixels).data for example in colours]
     scores = score_labels(resident.model, resident.processor, photos, colours.task)
-    batches = Batches(
-        colours.examples, processor=resident.processor, task=colours.task, dtype=resident.dtype
-    )
+    batches = Batches(colours.examples, processor=resident.processor, task=colours.task, dtype=resident.dtype)
     right = [scores[row, colours.task.classes.index(example.label)] for row, example in enumerate(colours)]
     expected = -sum(right) / sum(batches[row].num_trained for row in range(len(colours)))
     history = run(tiny_vlm, colours, QUICK.model_copy(update={"batch_size": len(colours)}))
@@ -92,27 +90,16 @@ def test_enough_ends_it_early(tiny_qwen3_vl: Path, colours: Dataset) -> None:
     assert len(history.losses) == 2
 
 
-@pytest.mark.parametrize(
-    ("config", "proposal"),
-    [
-        (QUICK, r"batch_size=2, gradient_accumulation=2\), or TrainConfig\(gradient_checkpointing=True\)"),
-        (QUICK.model_copy(update={"batch_size": 3}), r"batch_size=1, gradient_accumulation=3\)"),
-        (QUICK.model_copy(update={"batch_size": 1, "gradient_checkpointing": True}), "fewer regions"),
-    ],
-)
-def test_out_of_memory_proposes_what_fits(
-    tiny_qwen3_vl: Path,
-    colours: Dataset,
-    config: TrainConfig,
-    proposal: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_out_of_memory_is_explained_and_leaves_the_base(
+    tiny_qwen3_vl: Path, colours: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Batches, "collate", full)
-    with pytest.raises(TrainingError, match=proposal):
-        run(tiny_qwen3_vl, colours, config)
+    with pytest.raises(TrainingError, match="batch_size=2, gradient_accumulation=2"):
+        run(tiny_qwen3_vl, colours)
+    assert not VLM(tiny_qwen3_vl).load().adapted_now
 
 
 def test_nothing_is_printed_and_nothing_left_behind(

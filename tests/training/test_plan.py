@@ -10,6 +10,7 @@ from vlm_tune.errors import AdapterError, ModelError
 from vlm_tune.training import AdapterPlan, LoRATrainer, TrainConfig
 from vlm_tune.vlm import VLM
 
+
 def only_configured(config: PreTrainedConfig, processor_of: Path, folder: Path) -> VLM:
     """A model of true dimensions without any weights: planning must not miss them."""
     shutil.copytree(processor_of, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -115,7 +116,7 @@ def test_lfm2_vl_3b_at_its_true_dimensions(lfm_3b: VLM, colours: Dataset) -> Non
 
 
 def test_a_kind_that_is_nowhere_lists_what_is_there(tiny_qwen3_vl: Path, colours: Dataset) -> None:
-    with pytest.raises(AdapterError, match="conv would adapt nothing.*language: mlp"):
+    with pytest.raises(AdapterError, match=r"conv would adapt nothing.*language: mlp"):
         LoRATrainer(VLM(tiny_qwen3_vl), TrainConfig(kinds=("attention", "conv"))).plan(colours)
 
 
@@ -129,7 +130,7 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path, tiny_qwen3_vl: Path,
     from transformers import LlavaConfig
 
     base = only_configured(LlavaConfig(), tiny_qwen3_vl, tmp_path / "llava")
-    with pytest.raises(ModelError, match="llava.*qwen3_vl"):
+    with pytest.raises(ModelError, match=r"llava.*qwen3_vl"):
         LoRATrainer(base).plan(colours)
 
 

@@ -36,7 +36,7 @@ def recipe(*, seed: int = 0, out: Path | str = "runs/demo", quick: bool = False)
         out: Folder to write to; each seed has its own folder below it.
         quick: Use one epoch and skip the overfit gate: a smoke test, its accuracy means nothing.
     """
-    from vlm_tune.recipe import DataSource, Recipe
+    from vlm_tune.recipe import DataSource, Opponent, Recipe
     from vlm_tune.training import TrainConfig
 
     run_dir = Path(out) / f"seed-{seed}{'-quick' if quick else ''}"
@@ -50,6 +50,7 @@ def recipe(*, seed: int = 0, out: Path | str = "runs/demo", quick: bool = False)
         run_dir=run_dir,
         train=TrainConfig(learning_rate=2e-3, epochs=1 if quick else 3, seed=seed),
         overfit=not quick,
+        opponents=() if quick else (Opponent(gemini="gemini-3-flash-preview"),),
         title="Synthetic demo: drawn photos of damaged car panels, a tiny model",
     )
 

@@ -46,7 +46,7 @@ class StoredTensor:
             raise MergeError(f"a {value.dtype} {tuple(value.shape)} does not fit {self.dtype} {self.shape}")
         with self.file.open("r+b") as file:
             file.seek(self.begin)
-            file.write(memoryview(value.contiguous().view(torch.uint8).numpy().reshape(-1)))
+            file.write(value.contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from vlm_tune.training.attach import undisturbed
 from vlm_tune.training.batches import Batches
 from vlm_tune.training.checks import GradientLiveness
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.failures import explained
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -96,10 +96,11 @@ def train(job: Job) -> History:
     newest = _newest(job.checkpoints) if job.checkpoints else None
     with tempfile.TemporaryDirectory(prefix="vlm-tune-") as scratch, undisturbed(job.resident.model):
         watch = _Watch(job, newest)
-        trainer = _trainer(job, job.checkpoints or Path(scratch), watch)
-        with _console.progress(job.title, total=job.num_steps) as bar, _explained(job):
+        folder, device = job.checkpoints or Path(scratch), str(job.resident.device)
+        with _console.progress(job.title, total=job.num_steps) as bar, explained(job.config, device, folder):
             watch.bar = bar
             bar.advance(watch.history.resumed_from)
+            trainer = _trainer(job, folder, watch)
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         watch.history.seconds += time.perf_counter() - watch.started
         _read_log(trainer.state.log_history, watch.history)
@@ -237,6 +238,11 @@ def _arguments(job: Job, folder: Path) -> SFTConfig:
             f"{checkpointing}_kwargs": {"use_reentrant": False},
         },
     )
+    if arguments.device.type == "cuda" and resident.device.index not in (None, arguments.device.index):
+        raise TrainingError(
+            f"training runs on the first visible card, and the model is on {resident.device}; choose "
+            "it with CUDA_VISIBLE_DEVICES instead"
+        )
     if arguments.n_gpu > 1:
         # Several cards are visible; the model is on one, and TRL refuses to spread it.
         arguments._n_gpu = 1
@@ -267,36 +273,3 @@ def _read_log(log: Sequence[dict[str, float]], history: History) -> None:
             history.learning_rates.append(entry["learning_rate"])
         elif "eval_loss" in entry:
             history.validation.append((int(entry["step"]), entry["eval_loss"]))
-
-
-@contextmanager
-def _explained(job: Job) -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(_needs_less(job.config, str(job.resident.device))) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            raise TrainingError(_needs_less(job.config, str(job.resident.device))) from error
-        raise
-    except OSError as error:
-        raise _files.storage_error(job.checkpoints or Path(tempfile.gettempdir()), error) from error
-
-
-def _needs_less(config: TrainConfig, device: str) -> str:
-    """Return what to try when memory has run out, the same number of examples per optimizer step kept."""
-    proposals = []
-    if config.batch_size > 1:
-        half = config.batch_size // 2
-        steps = -(-config.batch_size * config.gradient_accumulation // half)
-        proposals.append(f"batch_size={half}, gradient_accumulation={steps}")
-    if not config.gradient_checkpointing:
-        proposals.append("gradient_checkpointing=True")
-    if not proposals:
-        proposals.append("fewer regions, and a smaller max_pixels in the task")
-    return (
-        f"{device} ran out of memory with batch_size={config.batch_size}; train on with TrainConfig("
-        f"{'), or TrainConfig('.join(proposals)}). LoRATrainer.plan estimates what each setting needs"
-    )

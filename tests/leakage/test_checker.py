@@ -1,0 +1,218 @@
+"""The whole check: what is planted is found, what is clean is not, and labels have no say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ImageOps
+
+from tests.drawn import drawn
+from tests.leakage.planting import COPIES, jpeg_bytes, png_bytes, scene
+from vlm_tune import demo
+from vlm_tune.data import Dataset
+from vlm_tune.data.splitting import SplitName
+from vlm_tune.embedding import PixelEmbedder
+from vlm_tune.errors import SplitError
+from vlm_tune.leakage import LeakageChecker, LeakageReport
+from vlm_tune.records import Example
+from vlm_tune.task import Task
+
+TASK = Task(prompt="Which one?", classes=("a", "b"))
+CHECKER = LeakageChecker(PixelEmbedder())
+
+
+def dataset(photos: dict[str, tuple[bytes, SplitName]]) -> Dataset:
+    examples = [
+        Example(id=name, image=data, label="ab"[i % 2]) for i, (name, (data, _)) in enumerate(photos.items())
+    ]
+    return Dataset(examples, task=TASK, splits={name: split for name, (_, split) in photos.items()})
+
+
+def clean(num_train: int = 12, num_test: int = 4) -> dict[str, tuple[bytes, SplitName]]:
+    train = {f"train{i}": (jpeg_bytes(scene(i)), "train") for i in range(num_train)}
+    return {**train, **{f"test{i}": (jpeg_bytes(scene(100 + i)), "test") for i in range(num_test)}}
+
+
+@pytest.fixture(scope="module")
+def drawn_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, LeakageReport]:
+    folder = drawn().write(tmp_path_factory.mktemp("drawn") / "photos")
+    task = Task(prompt="What damage is this?", classes=demo.CLASSES)
+    data = Dataset.from_folder(folder, task=task)
+    return data, CHECKER.check(data)
+
+
+def test_the_drawn_photos_leak_exactly_where_copies_were_planted(
+    drawn_report: tuple[Dataset, LeakageReport],
+) -> None:
+    _, report = drawn_report
+    assert {(pair.a_id, pair.b_id) for pair in report.leaks} == {
+        (t.test_id, t.train_id) for t in drawn().twins
+    }
+    assert report.num_compared == 300 * 117
+    assert report.embedder == "pixels"
+    assert len(report.nearest) == 117
+    assert len(report.null) == 300
+
+
+def test_moving_them_leaves_98_clean_test_photos(drawn_report: tuple[Dataset, LeakageReport]) -> None:
+    data, report = drawn_report
+    resolved = report.resolve(data)
+    assert (len(resolved.train), len(resolved.test)) == (319, 98)
+
+
+def test_labels_have_no_say() -> None:
+    photos = clean() | {"test9": (jpeg_bytes(COPIES["mirrored"](scene(3))), "test")}
+    data = dataset(photos)
+    other = data.relabel({name: "b" if data.by_id(name).label == "a" else "a" for name in data.ids[::3]})
+    reports = [CHECKER.check(each) for each in (data, other)]
+    found = [[(p.a_id, p.b_id, p.tier, p.similarity, p.evidence) for p in report.pairs] for report in reports]
+    assert found[0] == found[1]
+    assert reports[0].leaked_test_ids == ("test9",)
+
+
+def test_clean_splits_give_no_leak() -> None:
+    report = CHECKER.check(dataset(clean()))
+    assert report.leaks == ()
+    assert report.leaked_ids == ()
+
+
+def test_equal_bytes_and_equal_pixels_are_identical() -> None:
+    photos = clean()
+    photos["bytes"] = (photos["train0"][0], "test")
+    photos["pixels"] = (png_bytes(COPIES["grey"](scene(1))), "test")
+    photos["train_png"] = (png_bytes(COPIES["grey"](scene(1))).replace(b"IEND", b"IEND") + b"\0", "train")
+    report = CHECKER.check(dataset(photos))
+    same = {
+        (pair.a_id, pair.b_id): pair.evidence["same"] for pair in report.leaks if pair.tier == "identical"
+    }
+    assert same == {("bytes", "train0"): "bytes", ("pixels", "train_png"): "pixels"}
+
+
+def test_validation_is_an_evaluation_side_and_is_compared_with_test() -> None:
+    photos = clean(num_test=3)
+    photos["validation0"] = (jpeg_bytes(COPIES["cropped"](scene(5))), "validation")
+    photos["validation1"] = (jpeg_bytes(scene(50)), "validation")
+    photos["test8"] = (jpeg_bytes(COPIES["darkened"](scene(50))), "test")
+    report = CHECKER.check(dataset(photos))
+    assert {(p.a_id, p.b_id) for p in report.leaks} == {("validation0", "train5"), ("test8", "validation1")}
+    assert report.leaked_test_ids == ("test8",)
+    assert report.leaked_ids == ("test8", "validation0")
+    assert report.num_compared == 2 * 12 + 4 * (12 + 2)
+
+
+def test_every_copy_is_found_when_there_are_more_than_the_shortlist_holds() -> None:
+    photos = clean(num_train=20)
+    copies = {f"copy{i}": (jpeg_bytes(scene(100), 40 + i), "train") for i in range(30)}
+    report = LeakageChecker(PixelEmbedder(), shortlist=2).check(dataset(photos | copies))
+    assert {pair.b_id for pair in report.leaks} == set(copies)
+
+
+def test_copies_of_a_leaked_photo_in_its_own_split_belong_to_its_group() -> None:
+    strip = scene(7, size=(360, 150))
+    photos = clean()
+    # Each overlaps the next one by half, the first and the last not at all.
+    for number, (name, split) in enumerate((("left", "train"), ("middle", "test"), ("right", "test"))):
+        photos[name] = (jpeg_bytes(strip.crop((80 * number, 0, 80 * number + 160, 150))), split)
+    data = dataset(photos)
+    report = CHECKER.check(data)
+    assert [(pair.a_id, pair.b_id) for pair in report.leaks] == [("middle", "left")]
+    assert report.groups == (("left", "middle", "right"),)
+    assert CHECKER.check(report.resolve(data)).leaks == ()
+
+
+def test_what_cannot_be_read_is_listed_and_left_out() -> None:
+    photos = clean() | {"torn": (jpeg_bytes(scene(1))[:500], "train"), "empty": (b"", "test")}
+    report = CHECKER.check(dataset(photos))
+    assert set(report.unreadable) == {"torn", "empty"}
+    assert len(report.nearest) == 4
+
+
+def test_a_missing_split_is_named() -> None:
+    photos = clean()
+    with pytest.raises(SplitError, match="no train split"):
+        CHECKER.check(dataset({name: (data, "test") for name, (data, _) in photos.items()}))
+    with pytest.raises(SplitError, match="no test split"):
+        CHECKER.check(dataset({name: (data, "train") for name, (data, _) in photos.items()}))
+    with pytest.raises(SplitError, match="no evaluation photo can be read"):
+        CHECKER.check(dataset({**clean(num_test=0), "test": (b"no image", "test")}))
+
+
+class _Means:
+    """A user's own embedder: mean colour of each half, so that mirroring changes it."""
+
+    name = "means"
+
+    def embed(self, images: list[bytes]) -> np.ndarray:
+        import io
+
+        from PIL import Image
+
+        small = [
+            np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((8, 8)), np.float32)
+            for data in images
+        ]
+        rows = np.stack(small).reshape(len(images), -1)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_any_embedder_is_searched_in_both_orientations() -> None:
+    photos = clean(num_train=30) | {"mirror": (png_bytes(ImageOps.mirror(scene(4, texture=40))), "test")}
+    photos["train4"] = (png_bytes(scene(4, texture=40)), "train")
+    report = LeakageChecker(_Means(), shortlist=1).check(dataset(photos))
+    pair = next(pair for pair in report.leaks if pair.a_id == "mirror")
+    assert pair.b_id == "train4"
+    assert pair.similarity > 0.98
+    assert report.embedder == "means"
+
+
+def test_a_shortlist_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        LeakageChecker(shortlist=0)
+
+
+@pytest.mark.data
+def test_real_steel_photos(test_data: Path) -> None:
+    """Planted copies of real photos are found, and overlapping crops of one strip, with their overlap."""
+    folder = test_data / "neu_det"
+    files = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)[::6]
+    from PIL import Image
+
+    photos: dict[str, tuple[bytes, SplitName]] = {path.name: (path.read_bytes(), "train") for path in files}
+    planted = {}
+    for number, how in enumerate(COPIES):
+        original = files[7 * number]
+        planted[how] = original.name
+        photos[how] = (jpeg_bytes(COPIES[how](Image.open(original).convert("RGB"))), "test")
+    for name, split in (("crazing_206.jpg", "train"), ("crazing_207.jpg", "test")):
+        photos[name] = ((folder / "crazing" / name).read_bytes(), split)
+    report = CHECKER.check(dataset(photos))
+    found = {(pair.a_id, pair.b_id) for pair in report.leaks}
+    assert planted.items() <= found
+    strip = next(pair for pair in report.leaks if pair.a_id == "crazing_207.jpg")
+    assert strip.b_id == "crazing_206.jpg"
+    assert 0.2 < strip.evidence["overlap"][0] < 0.9
+    assert {pair.a_id for pair in report.leaks} == {*planted, "crazing_207.jpg"}
+
+
+@pytest.mark.data
+def test_known_copies_of_published_photos(test_data: Path) -> None:
+    folder = test_data / "near_duplicates"
+    base = {
+        path.name: (path.read_bytes(), "train") for path in sorted((folder / "base_images").glob("*.jpg"))
+    }
+    names = ("hflip", "resize", "rotation")
+    copies = {f"ukbench00120_{how}.jpg": folder / "mixed_images" / f"ukbench00120_{how}.jpg" for how in names}
+    copies["ukbench00120_gray.jpg"] = folder / "ukbench00120_gray.jpg"
+    copies |= {
+        f"ukbench09380.{kind}": folder / "formats_images" / f"ukbench09380.{kind}" for kind in ("bmp", "webp")
+    }
+    photos: dict[str, tuple[bytes, SplitName]] = {
+        **{name: (data, "train") for name, (data, _) in base.items()},
+        **{name: (path.read_bytes(), "test") for name, path in copies.items()},
+    }
+    report = CHECKER.check(dataset(photos))
+    assert {(pair.a_id, pair.b_id) for pair in report.leaks} == {(n, f"{n[:12]}.jpg") for n in copies}
+    assert json.loads(report.model_dump_json())["pairs"]

@@ -1,0 +1,101 @@
+"""A real browser shows the report: its script runs under its own policy, and it follows light and dark."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_tune.evaluation import Comparison, Evaluation
+from vlm_tune.report import Report
+
+pytestmark = pytest.mark.browser
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_DARK = "--blink-settings=preferredColorScheme=0"
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on the path (looked for {', '.join(_NAMES)})")
+    return found
+
+
+@pytest.fixture
+def page(seen: tuple[Evaluation, Evaluation], trained: list[object], tmp_path: Path) -> Path:
+    seer, oracle = seen
+    sections = [Comparison(candidate=oracle, reference=seer), *trained]
+    return Report([seer, oracle], sections=sections).save(tmp_path / "report.html")
+
+
+def run(browser: str, page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+    profile = f"--user-data-dir={page.parent / 'browser'}"
+    command += [profile, "--virtual-time-budget=2000", "--enable-logging=stderr", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def picture(browser: str, page: Path, name: str, *options: str) -> np.ndarray:
+    target = page.parent / f"{name}.png"
+    run(browser, page, f"--screenshot={target}", *options)
+    with Image.open(target) as image:
+        return np.asarray(image.convert("RGB"), dtype=float)
+
+
+def test_the_page_shows_in_light_and_dark_and_on_a_phone(browser: str, page: Path) -> None:
+    light = picture(browser, page, "light", "--window-size=1280,2000")
+    dark = picture(browser, page, "dark", "--window-size=1280,2000", _DARK)
+    assert light[0, 0].min() > 240
+    assert dark[0, 0].max() < 60
+    assert light.std() > 10
+    assert dark.std() > 10
+    phone = picture(browser, page, "phone", "--window-size=500,2000")
+    # Nothing sticks out: the right edge is paper from top to bottom.
+    assert phone[:, -4:].min() > 240
+
+
+def test_the_script_runs_and_nothing_is_refused(browser: str, page: Path) -> None:
+    done = run(browser, page, "--dump-dom")
+    assert '<html lang="en" class="js">' in done.stdout
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+
+
+def test_the_policy_stops_what_is_not_ours(browser: str, page: Path) -> None:
+    foreign = "<script>document.documentElement.id = 'owned'</script><p style='color:red'>x</p>"
+    page.write_text(
+        page.read_text(encoding="utf-8").replace("</main>", foreign + "</main>"), encoding="utf-8"
+    )
+    done = run(browser, page, "--dump-dom")
+    assert 'id="owned"' not in done.stdout
+    assert len([line for line in done.stderr.splitlines() if "Content Security Policy" in line]) >= 2
+
+
+def test_buttons_filter_the_photos_and_a_count_leads_to_its_photos(browser: str, page: Path) -> None:
+    def shown(selector: str, click: str) -> int:
+        """Return how many are left after a click; the policy is lifted for the test's own script."""
+        probe = (
+            f"document.querySelector('{click}').click();"
+            f"const left = [...document.querySelectorAll('{selector}')].filter((one) => !one.hidden);"
+            "document.title = 'left ' + left.length;"
+        )
+        text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))
+        copy = page.with_name("copy.html")
+        copy.write_text(text.replace("</body>", f"<script>{probe}</script></body>"), encoding="utf-8")
+        found = re.search(r"<title>left (\d+)</title>", run(browser, copy, "--dump-dom").stdout)
+        assert found
+        return int(found[1])
+
+    assert shown(".card", "[data-show=candidate_only]") == 7
+    assert shown(".card", "[data-show=both_right]") == 2
+    assert shown(".card", "[data-show=reference_only]") == 0
+    assert shown(".answers tbody tr", "[data-rows=differ]") == 7
+    # The seer is right about two of three red photos; about the third it named no class.
+    assert shown(".answers tbody tr", ".confusion .hit a") == 2
+    assert shown(".answers tbody tr", ".confusion .miss a") == 1

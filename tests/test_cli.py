@@ -1,0 +1,54 @@
+"""The command line: thin, with one-message errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm_tune import __version__
+from vlm_tune.evaluation import Evaluation
+
+
+def vlm_tune(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vlm_tune", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_version() -> None:
+    assert vlm_tune("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "check", "plan", "fit", "evaluate", "compare", "report", "doctor"]
+)
+def test_every_command_explains_itself(command: str) -> None:
+    done = vlm_tune(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_a_missing_recipe_is_one_message(tmp_path: Path) -> None:
+    done = vlm_tune("run", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nowhere.yaml does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_compare_and_report_read_saved_evaluations(tmp_path: Path) -> None:
+    truth = {str(i): "ab"[i % 2] for i in range(40)}
+    for name, right in (("good", 36), ("poor", 20)):
+        answers = {
+            key: label if int(key) < right else "ba"["ab".index(label)] for key, label in truth.items()
+        }
+        evaluation = Evaluation.from_answers(name, truth=truth, answers=answers, classes=("a", "b"))
+        evaluation.save(tmp_path / f"{name}.parquet")
+    compared = vlm_tune("compare", "good.parquet", "poor.parquet", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert "better" in compared.stdout
+    reported = vlm_tune("report", "poor.parquet", "good.parquet", "--out", "both.html", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    assert reported.stdout.strip().endswith("both.html")
+    assert (tmp_path / "both.html").stat().st_size > 1000

@@ -1,0 +1,154 @@
+"""Recipes: reading them, the whole run, and going on after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import vlm_tune as vt
+from tests.drawn import draw_some
+from vlm_tune import demo
+from vlm_tune.errors import RecipeError
+from vlm_tune.recipe import DataSource, Opponent, Recipe, Result
+from vlm_tune.testing import FakeGeminiServer
+
+YAML = """
+task:
+  prompt: What kind of damage does this photo show?
+  classes: [crack, dent, scratch]
+data: {folder: photos, test: 0.25}
+model: Qwen/Qwen3-VL-8B-Instruct
+train: {epochs: 1, learning_rate: 0.002}
+run_dir: runs/damage
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_read_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
+    recipe = Recipe.from_file(write(tmp_path, YAML))
+    assert recipe.data.folder == tmp_path / "photos"
+    assert recipe.run_dir == tmp_path / "runs/damage"
+    assert recipe.model == "Qwen/Qwen3-VL-8B-Instruct"
+    assert recipe.train.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: [", "not valid YAML"),
+        ("- just a list", "should hold the fields"),
+        (YAML.replace("run_dir", "run_dri"), "did you mean 'run_dir'"),
+        (YAML.replace("epochs", "epoch"), "TrainConfig.epoch"),
+        (YAML.replace("test: 0.25", "test: 25"), "data.test"),
+        (YAML.replace("model: Qwen/Qwen3-VL-8B-Instruct\n", ""), "model"),
+    ],
+)
+def test_a_malformed_file_names_the_field(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_file(write(tmp_path, text))
+
+
+def test_data_needs_exactly_one_source(tmp_path: Path) -> None:
+    recipe = Recipe.from_file(write(tmp_path, YAML.replace("folder: photos", "seed: 1")))
+    with pytest.raises(RecipeError, match="either folder or table"):
+        recipe.check()
+
+
+@pytest.fixture(scope="module")
+def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe on 64 drawn photos that takes seconds; its accuracy means nothing."""
+    root = tmp_path_factory.mktemp("recipe")
+    draw_some(root / "photos", num_train=40, num_test=20, num_twins=2)
+    return Recipe(
+        task=demo.task(),
+        data=DataSource(folder=root / "photos"),
+        model=str(demo.model_path()),
+        run_dir=root / "run",
+        train=vt.TrainConfig(epochs=1, learning_rate=2e-3),
+        overfit=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(small_recipe: Recipe) -> Result:
+    return small_recipe.run()
+
+
+def test_the_whole_recipe_leaves_report_model_and_numbers(small_recipe: Recipe, finished: Result) -> None:
+    report = json.loads((small_recipe.run_dir / "report.json").read_text())
+    assert report["schema_version"] == 1
+    assert [row["name"] for row in report["evaluations"]] == [e.name for e in finished.evaluations]
+    for row, evaluation in zip(report["evaluations"], finished.evaluations, strict=True):
+        assert row["accuracy"]["value"] == evaluation.accuracy.value
+        assert row["accuracy"]["low"] <= row["accuracy"]["value"] <= row["accuracy"]["high"]
+        assert row["accuracy"]["n"] == len(evaluation.truths)
+    assert finished.report.read_text().startswith("<!doctype html>")
+    assert vt.VLM(finished.merged).config.model_type == "qwen3_vl"
+
+
+def test_the_planted_leaks_are_regrouped(small_recipe: Recipe, finished: Result) -> None:
+    assert len(finished.leakage.leaked_test_ids) == 2
+    moved = set(finished.leakage.leaked_test_ids)
+    assert moved <= set(small_recipe.dataset().train.ids)
+
+
+def test_a_finished_recipe_is_not_done_again(small_recipe: Recipe, finished: Result) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (small_recipe.run_dir / "merged").iterdir()}
+    again = small_recipe.run()
+    assert {p: p.stat().st_mtime_ns for p in (small_recipe.run_dir / "merged").iterdir()} == before
+    assert again.tuned.accuracy == finished.tuned.accuracy
+
+
+def test_an_opponent_without_a_key_is_left_out_with_a_line(
+    small_recipe: Recipe,
+    finished: Result,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    recipe = small_recipe.model_copy(update={"opponents": (Opponent(gemini="gemini-3-flash-preview"),)})
+    result = recipe.run()
+    assert [e.name for e in result.evaluations] == [e.name for e in finished.evaluations]
+    assert "GEMINI_API_KEY" in capsys.readouterr().err
+
+
+def test_an_opponent_is_evaluated_and_compared(
+    small_recipe: Recipe, finished: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "a-key")
+    with FakeGeminiServer("dent") as server:
+        opponent = Opponent(gemini="gemini-3-flash-preview", base_url=server.url)
+        result = small_recipe.model_copy(update={"opponents": (opponent,)}).run()
+    assert len(result.evaluations) == len(finished.evaluations) + 1
+    assert len(result.comparisons) == 2
+
+
+def test_a_killed_run_goes_on(small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = small_recipe.model_copy(update={"run_dir": tmp_path / "run"})
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe.model_dump_json())
+    code = (
+        "import sys, pathlib; from vlm_tune.recipe import Recipe\n"
+        "Recipe.model_validate_json(pathlib.Path(sys.argv[1]).read_text()).run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    journals = tmp_path / "run/predictions"
+    deadline = time.monotonic() + 120
+    while not list(journals.glob("*model*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(journals.glob("*"))
+    assert recipe.run().report.exists()

@@ -1,0 +1,262 @@
+import itertools
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.conftest import photo
+from vlm_tune.data import Dataset
+from vlm_tune.errors import AdapterError, StorageError, TrainingError
+from vlm_tune.records import Example
+from vlm_tune.task import Task
+from vlm_tune.training import Adapter, LoRATrainer, TrainConfig
+from vlm_tune.training.batches import Batches
+from vlm_tune.vlm import VLM
+
+QUICK = TrainConfig(r=4, lora_alpha=16, learning_rate=5e-3, epochs=2, save_every=2, lora_dropout=0.1)
+
+
+def weights(adapter: Adapter) -> dict[str, torch.Tensor]:
+    return load_file(adapter.path / "adapter_model.safetensors")
+
+
+def same(first: Adapter, second: Adapter) -> bool:
+    one, other = weights(first), weights(second)
+    return one.keys() == other.keys() and all(
+        torch.allclose(one[k], other[k], atol=1e-6, rtol=0) for k in one
+    )
+
+
+def scores(predictor: VLM | Adapter, data: Dataset) -> dict[str, dict[str, float]]:
+    return {p.example_id: dict(p.scores or {}) for p in predictor.predict(data.examples, data.task)}
+
+
+def test_fit_leaves_the_base_bit_for_bit_as_it_was(tiny_vlm: Path, colours: Dataset, tmp_path: Path) -> None:
+    base = VLM(tiny_vlm)
+    model = base.load().model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config, answers = model.config.to_dict(), scores(base, colours)
+    adapter = LoRATrainer(base, QUICK).fit(colours, run_dir=tmp_path)
+    after = model.state_dict()
+    assert base.load().model is model
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.config.to_dict() == config
+    assert scores(base, colours) == answers
+    assert scores(adapter, colours) != answers
+
+
+def test_what_fit_leaves_on_disk(tiny_vlm: Path, colours: Dataset, tmp_path: Path) -> None:
+    adapter = LoRATrainer(VLM(tiny_vlm), QUICK).fit(colours, run_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    names = {path.name for path in adapter.path.iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "vlm_tune.json"}
+    card = json.loads((adapter.path / "vlm_tune.json").read_text())
+    assert card["base"]["source"] == VLM(tiny_vlm).source
+    assert card["task"]["prompt"] == "Which colour?"
+    log = adapter.training
+    assert log.num_steps == len(log.losses) == 12
+    assert 0 < log.trained_share < 1 and 0 < log.trained_tokens < log.audited_tokens
+    assert log.samples_per_second > 0
+
+
+def test_a_finished_run_is_not_done_again(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = VLM(tiny_qwen3_vl)
+    first = LoRATrainer(base, QUICK).fit(colours, run_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("vlm_tune.training.trainer.run", lambda job: pytest.fail("trained again"))
+        again = LoRATrainer(base, QUICK.model_copy(update={"save_every": 5})).fit(colours, run_dir=tmp_path)
+    assert again.card == first.card
+    other = LoRATrainer(base, QUICK.model_copy(update={"seed": 1})).fit(colours, run_dir=tmp_path)
+    assert other.card.inputs != first.card.inputs
+    assert other.path == first.path
+
+
+def test_other_photos_under_the_same_names_are_other_inputs(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
+) -> None:
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), QUICK)
+    first = trainer.fit(colours, run_dir=tmp_path).card.inputs
+    changed = Example(id=colours[0].id, image=photo(colours[0].label, 99), label=colours[0].label)
+    data = Dataset([changed, *colours.examples[1:]], task=colours.task)
+    assert trainer.fit(data, run_dir=tmp_path).card.inputs != first
+
+
+@pytest.mark.parametrize(("family", "save_every"), [("qwen3_vl", 2), ("lfm2_vl", None)])
+def test_an_interrupted_run_ends_like_an_unbroken_one(
+    request: pytest.FixtureRequest, colours: Dataset, tmp_path: Path, family: str, save_every: int | None
+) -> None:
+    base = VLM(request.getfixturevalue(f"tiny_{family}"))
+    config = QUICK.model_copy(update={"save_every": save_every})
+    trainer = LoRATrainer(base, config)
+    unbroken = trainer.fit(colours, run_dir=tmp_path / "unbroken")
+    model = base.load().model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with interrupted_at(11):
+        trainer.fit(colours, run_dir=tmp_path / "broken")
+    assert not (tmp_path / "broken" / "adapter").exists()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+    resumed = trainer.fit(colours, run_dir=tmp_path / "broken")
+    assert resumed.training.resumed_from > 0
+    assert resumed.training.losses == pytest.approx(unbroken.training.losses, abs=1e-6)
+    assert same(resumed, unbroken)
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["adapter"]
+
+
+@contextmanager
+def interrupted_at(batch: int) -> Iterator[None]:
+    """Press Ctrl-C while a batch is put together."""
+    calls, collate = itertools.count(1), Batches.collate
+
+    def interrupting(self: Batches, rows: list) -> dict:
+        if next(calls) == batch:
+            raise KeyboardInterrupt
+        return collate(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Batches, "collate", interrupting)
+        yield
+
+
+SCRIPT = """
+import pickle, sys
+from vlm_tune.training import LoRATrainer
+from vlm_tune.vlm import VLM
+model, data, config, run_dir = pickle.load(open(sys.argv[1], "rb"))
+LoRATrainer(VLM(model), config).fit(data, run_dir=run_dir)
+"""
+
+
+LONGER = QUICK.model_copy(update={"epochs": 4.0})
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_qwen3_vl: Path, colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    return LoRATrainer(VLM(tiny_qwen3_vl), LONGER).fit(colours, run_dir=tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_is_continued(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, unbroken: Adapter, how: signal.Signals
+) -> None:
+    job = tmp_path / "job.pickle"
+    job.write_bytes(pickle.dumps((tiny_qwen3_vl, colours, LONGER, tmp_path / "killed")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(job)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("checkpoints/*/checkpoint-2/vlm_tune.json")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        time.sleep(0.002)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -how, errors
+    assert not (tmp_path / "killed" / "adapter").exists()
+
+    resumed = LoRATrainer(VLM(tiny_qwen3_vl), LONGER).fit(colours, run_dir=tmp_path / "killed")
+    assert resumed.training.resumed_from >= 2
+    assert same(resumed, unbroken)
+
+
+def test_a_full_disk_leaves_no_adapter(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), QUICK)
+    trainer.base.load()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StorageError, match="free some and run again"):
+            trainer.fit(colours, run_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "adapter").exists()
+    assert trainer.fit(colours, run_dir=tmp_path).training.num_steps == 12
+
+
+def test_a_torn_checkpoint_is_passed_over(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), QUICK)
+    with interrupted_at(11):
+        trainer.fit(colours, run_dir=tmp_path)
+    found = sorted(tmp_path.glob("checkpoints/*/checkpoint-*"), key=lambda path: int(path.name[11:]))
+    assert len(found) == 2
+    (found[-1] / "vlm_tune.json").unlink()
+    (found[-1] / "optimizer.pt").write_bytes(b"torn")
+    resumed = trainer.fit(colours, run_dir=tmp_path)
+    assert resumed.training.resumed_from == int(found[0].name[11:])
+
+
+def test_checkpoints_of_another_configuration_are_not_used(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
+) -> None:
+    base = VLM(tiny_qwen3_vl)
+    with interrupted_at(11):
+        LoRATrainer(base, QUICK).fit(colours, run_dir=tmp_path)
+    other = LoRATrainer(base, QUICK.model_copy(update={"r": 2})).fit(colours, run_dir=tmp_path)
+    assert other.training.resumed_from == 0
+
+
+def test_validation_losses_are_in_the_log(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
+    data = colours.split(test=0.0, validation=0.25, seed=0)
+    adapter = LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(
+        data.train, validation=data.validation, run_dir=tmp_path
+    )
+    assert len(adapter.training.validation_losses) == 2
+    assert adapter.plot().axes
+
+
+def test_validation_must_ask_the_same_question(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
+    other = colours.with_task(Task(prompt="What colour is it?", classes=colours.task.classes))
+    with pytest.raises(TrainingError, match="different tasks"):
+        LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(colours, validation=other, run_dir=tmp_path)
+
+
+def test_wrong_parts_are_refused_before_anything_loads(
+    tiny_qwen3_vl: Path, colours: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VLM, "load", lambda self: pytest.fail("loaded"))
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), TrainConfig(kinds=("conv",)))
+    for start in (trainer.fit, trainer.overfit):
+        with pytest.raises(AdapterError, match="conv"):
+            start(colours)
+
+
+def test_a_folder_of_something_else_is_not_overwritten(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "vlm_tune.json").write_text('{"schema_version": 99}')
+    with pytest.raises(StorageError, match="choose another run_dir"):
+        LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(colours, run_dir=tmp_path)
+
+
+def test_without_a_run_dir_the_inputs_name_the_folder(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter = LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(colours)
+    assert adapter.path == Path("runs") / adapter.card.inputs / "adapter"
+
+
+def test_an_unreadable_photo_is_found_before_training(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
+) -> None:
+    missing = Example(id="gone", image=tmp_path / "gone.png", label="red")
+    data = Dataset([*colours.examples, missing], task=colours.task)
+    with pytest.raises(Exception, match=r"gone\.png"):
+        LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(data, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()

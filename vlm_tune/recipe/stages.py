@@ -1,0 +1,215 @@
+"""The stages of a recipe, each done once: what is finished and has unchanged inputs is read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from vlm_tune import _console, _files
+from vlm_tune.data import Dataset
+from vlm_tune.errors import PredictorError
+from vlm_tune.evaluation import Comparison, Evaluation, Evaluator
+from vlm_tune.leakage import LeakageChecker, LeakageReport
+from vlm_tune.predictors import Baseline, Gemini
+from vlm_tune.profiling import Profile, profile
+from vlm_tune.report import Report
+from vlm_tune.training import Adapter, LoRATrainer, MergeReport, OverfitReport
+from vlm_tune.vlm import VLM
+
+if TYPE_CHECKING:
+    from vlm_tune.recipe.recipe import Recipe
+
+__all__ = ["Result", "Stages"]
+
+
+class _Keepable(Protocol):
+    def save(self, path: Path) -> Path: ...
+
+
+_T = TypeVar("_T", bound=_Keepable)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished recipe hands over."""
+
+    evaluations: tuple[Evaluation, ...]
+    """Every system on the same test images: floor, base, opponents, tuned."""
+    comparisons: tuple[Comparison, ...]
+    """Tuned against base, then against every opponent."""
+    leakage: LeakageReport
+    """What the leak check found before it was resolved."""
+    merged: Path
+    """Folder of the merged model."""
+    report: Path
+    """The HTML report; report.json is beside it."""
+
+    @property
+    def tuned(self) -> Evaluation:
+        """The merged model's evaluation."""
+        return self.evaluations[-1]
+
+    def show(self) -> None:
+        """Print the scoreboard and the verdicts."""
+        Report(self.evaluations, sections=self.comparisons).show()
+
+
+class Stages:
+    """One pass over the stages; each is a property that loads what is kept or makes and keeps it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.dir = recipe.run_dir
+        self.base = VLM(recipe.model)
+        self.trainer = LoRATrainer(self.base, recipe.train)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The examples as they were read; after `profile`, without those that do not decode."""
+        return self.recipe.data.read(self.recipe.task)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """A look at every photo."""
+        _console.stage("Look at the data")
+        found = profile(self.data)
+        readable = self.data.without([file.example_id for file in found.unreadable])
+        if len(readable) < len(self.data):
+            _console.notice(f"{len(self.data) - len(readable)} photos do not decode and are left out")
+        self.data = readable
+        return found
+
+    @cached_property
+    def leakage(self) -> LeakageReport:
+        """The leaks between training and test."""
+        _ = self.profile
+        _console.stage("Find leaks between training and test")
+        return self._kept(
+            "leakage",
+            inputs=[_content(self.data)],
+            load=LeakageReport.load,
+            make=lambda: LeakageChecker().check(self.data),
+        )
+
+    @cached_property
+    def clean(self) -> Dataset:
+        """The dataset after the leaks are resolved."""
+        return self.leakage.resolve(self.data, remedy=self.recipe.remedy)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Asks every system about the same test photos."""
+        return Evaluator(self.clean.test, run_dir=self.dir)
+
+    @cached_property
+    def floor(self) -> Evaluation:
+        """The majority guess."""
+        _console.stage("Baselines")
+        return self.evaluator.run(Baseline.majority(self.clean.train))
+
+    @cached_property
+    def before(self) -> Evaluation:
+        """The base model."""
+        return self.evaluator.run(self.base)
+
+    @cached_property
+    def opponents(self) -> list[Evaluation]:
+        """The closed models that can be asked now; the others are named and left out."""
+        asked = []
+        for opponent in self.recipe.opponents:
+            if not os.environ.get("GEMINI_API_KEY"):
+                _console.notice(f"{opponent.gemini} is left out: set GEMINI_API_KEY to add it")
+                continue
+            try:
+                asked.append(self.evaluator.run(Gemini(opponent.gemini, base_url=opponent.base_url)))
+            except PredictorError as error:
+                # Its answers so far are kept; the training need not wait for a server.
+                _console.notice(f"{opponent.gemini} is left out, run again to add it: {error}")
+        return asked
+
+    @cached_property
+    def overfit(self) -> OverfitReport | None:
+        """The gate of ten examples; None when the recipe skips it."""
+        if not self.recipe.overfit:
+            return None
+        _console.stage("Overfit ten examples")
+        report = self._kept(
+            "overfit",
+            inputs=[_content(self.clean.train), self.base.fingerprint, self.recipe.train.model_dump_json()],
+            load=OverfitReport.load,
+            make=lambda: self.trainer.overfit(self.clean.train),
+        )
+        report.raise_if_failed()
+        return report
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        """The trained adapter."""
+        _ = self.overfit
+        _console.stage("Fine-tune with LoRA")
+        return self.trainer.fit(self.clean.train, run_dir=self.dir)
+
+    @cached_property
+    def merged(self) -> VLM:
+        """The merged model."""
+        adapter = self.adapter
+        _console.stage("Merge with proof")
+        return adapter.merge(self.dir / "merged")
+
+    @cached_property
+    def after(self) -> Evaluation:
+        """The merged model, evaluated."""
+        merged = self.merged
+        _console.stage("Evaluate the tuned model")
+        return self.evaluator.run(merged)
+
+    def result(self) -> Result:
+        """Do everything that is left and write the report."""
+        evaluations = (self.floor, self.before, *self.opponents, self.after)
+        comparisons = tuple(Comparison(candidate=self.after, reference=e) for e in evaluations[1:-1])
+        _console.stage("Report")
+        merge = MergeReport.load(self.dir / "merged")
+        parts = (self.profile, self.leakage, *comparisons, self.overfit, self.adapter, merge)
+        sections = [part for part in parts if part is not None]
+        report = Report(evaluations, sections=sections, title=self.recipe.title)
+        for evaluation in evaluations:
+            evaluation.save(self.dir / "evaluations" / f"{_slug(evaluation.name)}.parquet")
+        return Result(
+            evaluations=evaluations,
+            comparisons=comparisons,
+            leakage=self.leakage,
+            merged=self.dir / "merged",
+            report=report.save(self.dir / "report.html"),
+        )
+
+    def _kept(
+        self, name: str, *, inputs: list[str], load: Callable[[Path], _T], make: Callable[[], _T]
+    ) -> _T:
+        """Return a stage's kept result when it was made from the same inputs, else make and keep it."""
+        path = self.dir / f"{name}.json"
+        key_path = self.dir / "stages" / f"{name}.json"
+        key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+        if path.exists() and key_path.exists() and _files.read_json(key_path) == key:
+            _console.notice(f"{name}: done before, read from {path}")
+            return load(path)
+        made = make()
+        made.save(path)
+        _files.write_json(key_path, key)
+        return made
+
+
+def _content(data: Dataset) -> str:
+    digest = hashlib.sha256(data.fingerprint.encode())
+    for example in data:
+        digest.update(example.content_hash.encode())
+    return digest.hexdigest()
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name).strip("-.")

@@ -1,0 +1,9 @@
+"""One page that shows what was found, and why it can be believed."""
+
+from __future__ import annotations
+
+import vlm_tune.report.leakage
+import vlm_tune.report.training  # noqa: F401  (both register their sections)
+from vlm_tune.report.report import Report
+
+__all__ = ["Report"]

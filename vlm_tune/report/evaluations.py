@@ -1,0 +1,194 @@
+"""Sections that every report has: the scoreboard, errors, every answer, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vlm_tune.evaluation import Evaluation
+from vlm_tune.records import Estimate
+from vlm_tune.report.blocks import (
+    AnswerRow,
+    Answers,
+    Block,
+    Cell,
+    Confusion,
+    Confusions,
+    Note,
+    Quote,
+    Score,
+    Scoreboard,
+    Section,
+    System,
+    Table,
+)
+from vlm_tune.report.context import Context
+from vlm_tune.report.words import count, duration, money, percent
+
+__all__ = ["answers", "confusions", "provenance", "scoreboard"]
+
+_MOST_CLASSES_IN_A_MATRIX = 14
+_MOST_CLASSES_IN_A_TABLE = 25
+_MOST_CONFUSIONS = 25
+_MOST_ROWS = 200
+_FEW = 10
+
+
+def scoreboard(context: Context) -> Section:
+    """Return the accuracy of every system, and its recall of every class."""
+    scores = [_score(context.systems[at], one) for at, one in enumerate(context.evaluations)]
+    chance = 1 / min(len(one.classes) for one in context.evaluations)
+    blocks: list[Block] = [Scoreboard(scores, chance)]
+    blocks += [Note(f"{one.name}: {line}.") for one in context.evaluations for line in _cautions(one)]
+    blocks.append(_recalls(context))
+    sizes = {one.num_examples for one in context.evaluations}
+    photos = f"the same {count(sizes.pop())}" if len(sizes) == 1 else "their"
+    lead = f"Every system was asked about {photos} photos. Answers that name no class count as wrong."
+    return Section(context.anchor("scoreboard"), "Scoreboard", blocks, rank=10, lead=lead)
+
+
+def _score(system: System, one: Evaluation) -> Score:
+    answered = one.num_examples - one.outcomes["failed"]
+    cost, speed = one.cost_usd, one.throughput
+    return Score(
+        system=system,
+        estimate=one.accuracy if one.coverage >= one.min_coverage else None,
+        bounds=one.accuracy_bounds,
+        coverage=f"{count(answered)} of {count(one.num_examples)}",
+        time=duration(one.wall_s),
+        speed="–" if speed is None else f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}",
+        cost=money(cost),
+        cost_per_1000=money(1000 * cost / answered if cost is not None and answered else None),
+    )
+
+
+def _cautions(one: Evaluation) -> list[str]:
+    outcomes, lines = one.outcomes, []
+    if wrong := outcomes["unparseable"] + outcomes["refused"]:
+        lines.append(
+            f"{count(wrong)} answers name no class ({count(outcomes['unparseable'])} other words, "
+            f"{count(outcomes['refused'])} refusals) and count as wrong"
+        )
+    if outcomes["failed"]:
+        lines.append(f"{count(outcomes['failed'])} photos got no answer and are left out")
+    if len(one.model_versions) > 1:
+        lines.append(f"the model changed on the way: {', '.join(one.model_versions)}")
+    return lines
+
+
+def _recalls(context: Context) -> Table:
+    classes = list(dict.fromkeys(label for one in context.evaluations for label in one.classes))
+    recalls = [one.per_class() for one in context.evaluations]
+    note = f"Grey: fewer than {_FEW} photos, too few to rank systems on."
+    if len(classes) > _MOST_CLASSES_IN_A_TABLE:
+        note = (
+            f"{_MOST_CLASSES_IN_A_TABLE} of {count(len(classes))} classes, the most different first. {note}"
+        )
+        classes = sorted(classes, key=lambda label: -_spread(label, recalls))[:_MOST_CLASSES_IN_A_TABLE]
+    rows: list[list[str | Cell]] = []
+    for label in classes:
+        found = [of.get(label) for of in recalls]
+        n = max((recall.n for recall in found if recall), default=0)
+        rows.append([f"{label} (n = {count(n)})", *(_recall(recall) for recall in found)])
+    columns: list[str | System] = ["Class", *context.scoreboard]
+    return Table("Recall per class: right answers among its photos, with 95 % intervals", columns, rows, note)
+
+
+def _recall(recall: Estimate | None) -> Cell:
+    if recall is None or not recall.n:
+        return Cell("–", faint=True)
+    low, high = 100 * recall.low, 100 * recall.high
+    return Cell(f"{percent(recall.value)} [{low:.0f}, {high:.0f}]", faint=recall.n < _FEW)
+
+
+def _spread(label: str, recalls: Sequence[Mapping[str, Estimate]]) -> float:
+    values = [of[label].value for of in recalls if label in of and of[label].n]
+    return max(values) - min(values) if values else -1.0
+
+
+def confusions(context: Context) -> Section:
+    """Return the confusion matrices; with many classes, the most frequent confusions instead."""
+    classes = context.evaluations[0].classes
+    same = all(one.classes == classes for one in context.evaluations)
+    if same and len(classes) <= _MOST_CLASSES_IN_A_MATRIX:
+        matrices = [
+            Confusion(context.systems[at], one.headline, one.confusion().tolist())
+            for at, one in enumerate(context.evaluations)
+        ]
+        block: Block = Confusions(classes, matrices)
+        lead = (
+            "Photos by true class and answer; the shade is the share of the row. A count leads to its photos."
+        )
+    else:
+        block = _most_frequent(context)
+        lead = "The most frequent confusions, all systems together."
+    return Section(context.anchor("errors"), "Where they err", [block], rank=40, lead=lead)
+
+
+def _most_frequent(context: Context) -> Table:
+    import numpy as np
+
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    for number, one in enumerate(context.evaluations):
+        answers = [*one.classes, "no answer"]
+        counts = one.confusion()
+        for truth, answer in np.argwhere(counts):
+            if truth != answer:
+                key = one.classes[truth], answers[answer]
+                found.setdefault(key, {})[number] = int(counts[truth, answer])
+    worst = sorted(found.items(), key=lambda item: -sum(item[1].values()))[:_MOST_CONFUSIONS]
+    systems = context.scoreboard
+    rows: list[list[str | Cell]] = [
+        [
+            f"{truth} → {answer}",
+            *(Cell(str(by.get(system.number, 0)), faint=system.number not in by) for system in systems),
+        ]
+        for (truth, answer), by in worst
+    ]
+    return Table("Truth → answer", ["Confusion", *systems], rows, numeric=True)
+
+
+def answers(context: Context) -> Section:
+    """Return what every system said about every photo, or about the first few hundred."""
+    classes = context.evaluations[0].classes
+    places = {label: place for place, label in enumerate(classes)}
+    every = list(context.example_ids())
+    if len(every) > _MOST_ROWS:
+        every.sort(key=lambda example_id: not _disputed(context, example_id))
+    rows = []
+    for example_id in every[:_MOST_ROWS]:
+        said = [context.answer(system, example_id) for system in context.scoreboard]
+        truth = context.truth(example_id)
+        given = [answer for answer in said if answer is not None]
+        rows.append(AnswerRow(example_id, truth, places.get(truth, -1), context.photo(example_id), given))
+    systems = context.scoreboard
+    block = Answers(systems, classes, rows, left_out=len(every) - len(rows))
+    return Section(context.anchor("answers"), "Every answer", [block], rank=80)
+
+
+def _disputed(context: Context, example_id: str) -> bool:
+    said = (context.answer(system, example_id) for system in context.scoreboard)
+    return len({answer.text for answer in said if answer is not None}) > 1
+
+
+def provenance(context: Context, packages: Mapping[str, str], machine: Mapping[str, str]) -> Section:
+    """Return what would be needed to do it again: the question, fingerprints, versions and the machine."""
+    first = next((one for one in context.evaluations if one.task is not None), None)
+    blocks: list[Block] = []
+    if first is not None and first.task is not None:
+        blocks.append(Quote("The question, as every system got it", first.task.render()))
+    rows = [
+        [
+            context.systems[at].name,
+            one.predictor_fingerprint or "–",
+            ", ".join(one.model_versions) or "–",
+            one.dataset_fingerprint[:16] or "–",
+            one.task.fingerprint if one.task else "–",
+        ]
+        for at, one in enumerate(context.evaluations)
+    ]
+    columns = ["System", "Fingerprint", "Model version", "Dataset", "Task"]
+    blocks.append(Table("What was evaluated on what", columns, rows))
+    written = [[name, version] for name, version in {**machine, **packages}.items()]
+    blocks.append(Table("What this report was written with", ["Machine and packages", ""], written))
+    lead = "Equal fingerprints mean equal weights and settings, equal data, the same question."
+    return Section(context.anchor("provenance"), "Provenance", blocks, rank=90, lead=lead)

@@ -1,0 +1,228 @@
+"""`Report`: the whole experiment on one page that can be mailed, and the same numbers as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlm_tune import _console, _files, versions
+from vlm_tune.errors import EvaluationError
+from vlm_tune.evaluation import Comparison, Evaluation
+from vlm_tune.leakage import LeakageReport
+from vlm_tune.report import evaluations as always
+from vlm_tune.report.blocks import Section
+from vlm_tune.report.context import Context
+from vlm_tune.report.photos import Photos
+from vlm_tune.report.render import Page, render
+from vlm_tune.report.sections import headline, section, unknown
+from vlm_tune.report.words import about, count, duration, money, p_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+__all__ = ["Report"]
+
+SCHEMA_VERSION = 1
+
+
+class Report:
+    """Evaluations on one scoreboard, and whatever else there is to tell about them.
+
+    Args:
+        evaluations: The systems, in the order of the scoreboard: usually floor, base, rivals, tuned.
+        sections: Further results in any order: `Comparison`, `LeakageReport`, `Profile`, `AdapterPlan`,
+            `OverfitReport`, `Adapter`, `MergeReport`.
+        title: What the page is called.
+        photos: Largest number of thumbnails on the page. Disagreements come first; the page says how many
+            photos are left out.
+
+    Raises:
+        EvaluationError: There is no evaluation.
+        TypeError: There is no section for one of `sections`.
+
+    Example:
+        >>> truth = {"1.jpg": "dent", "2.jpg": "crack"}
+        >>> rival = Evaluation.from_answers("a rival", truth=truth, answers=truth, classes=["crack", "dent"])
+        >>> Report([rival]).answer
+        'a rival is right on 100.0 % [34.2, 100.0] of 2 photos.'
+    """
+
+    def __init__(
+        self,
+        evaluations: Sequence[Evaluation],
+        *,
+        sections: Sequence[object] = (),
+        title: str | None = None,
+        photos: int = 200,
+    ) -> None:
+        if not evaluations:
+            raise EvaluationError("a report needs at least one evaluation; Evaluator.run makes them")
+        for result in sections:
+            if section.dispatch(type(result)) is section.dispatch(object):
+                raise unknown(result)
+        self.evaluations = tuple(evaluations)
+        self.sections = tuple(sections)
+        self.title = title or "Which system knows these photos best?"
+        self.photos = photos
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The comparisons among the sections, the most telling first: best candidate, then best reference."""
+        found = [result for result in self.sections if isinstance(result, Comparison)]
+        found.sort(key=lambda one: (-one.candidate_accuracy.value, -one.reference_accuracy.value))
+        return tuple(found)
+
+    @property
+    def answer(self) -> str:
+        """The result in one sentence: the most telling comparison's verdict, or else the best system."""
+        if self.comparisons:
+            return headline(self.comparisons[0])
+        known = [one for one in self.evaluations if one.coverage >= one.min_coverage]
+        if not known:
+            return "No system answered enough photos to say how good it is."
+        best = max(known, key=lambda one: one.accuracy.value)
+        return f"{best.name} is right on {best.accuracy.percent()} of {count(best.accuracy.n)} photos."
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader in a hurry should know beside the answer."""
+        lines = []
+        for number, one in enumerate(self.comparisons):
+            if number:
+                lines.append(headline(one))
+                continue
+            line = (
+                f"{one.candidate.name}: {one.candidate_accuracy.percent()}; {one.reference.name}: "
+                f"{one.reference_accuracy.percent()}. {count(one.wins)} wins, {count(one.losses)} losses, "
+                f"exact McNemar {p_value(one.p_value)}."
+            )
+            needed = one.images_needed if one.verdict == "not_established" else None
+            lines.append(line + (f" About {about(needed)} test photos would settle it." if needed else ""))
+        return lines + self._leaks()
+
+    def _leaks(self) -> list[str]:
+        leaked = {
+            example_id
+            for result in self.sections
+            if isinstance(result, LeakageReport)
+            for example_id in result.leaked_test_ids
+        }
+        still_there = leaked & set(self.evaluations[0].example_ids)
+        if not still_there:
+            return []
+        return [
+            f"Caution: {count(len(still_there))} of the test photos have a near-duplicate in training; these "
+            "figures flatter whoever was trained on them. LeakageReport.resolve takes them out."
+        ]
+
+    def save(self, path: Path | str) -> Path:
+        """Write the page, and `<name>.json` beside it, and return the page's path.
+
+        Raises:
+            StorageError: The disk is full or the folder cannot be written; nothing half-written is left.
+        """
+        target = Path(path)
+        now = datetime.now(UTC)
+        context = Context(self.evaluations, Photos(limit=self.photos))
+        sections = self._sections(context)
+        page = Page(
+            title=self.title,
+            eyebrow=self._eyebrow(),
+            answer=self.answer,
+            remarks=self.remarks,
+            sections=sorted(sections, key=lambda one: one.rank),
+            colours=context.colours,
+            version=versions.packages()["vlm-tune"],
+            date=f"{now:%d %B %Y, %H:%M} UTC".lstrip("0"),
+            json_name=target.with_suffix(".json").name,
+        )
+        text = render(page, context.photos)
+        _files.write_json(target.with_suffix(".json"), self._data(sections, now))
+        return _files.write_text(target, text)
+
+    def _sections(self, context: Context) -> list[Section]:
+        # Comparisons first: while there is room for photos, disagreements get it.
+        others = [result for result in self.sections if not isinstance(result, Comparison)]
+        sections = [always.scoreboard(context)]
+        sections += [section(result, context) for result in (*self.comparisons, *others)]
+        sections += [always.confusions(context), always.answers(context)]
+        return [*sections, always.provenance(context, versions.packages(), versions.hardware())]
+
+    def _eyebrow(self) -> str:
+        first = self.evaluations[0]
+        systems = len(self.evaluations)
+        parts = [f"{count(first.num_examples)} test photos", f"{len(first.classes)} classes"]
+        return " · ".join([*parts, f"{systems} system{'s' if systems > 1 else ''}"])
+
+    def _data(self, sections: Iterable[Section], now: datetime) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "title": self.title,
+            "created": now.isoformat(timespec="seconds"),
+            "answer": self.answer,
+            "remarks": self.remarks,
+            "evaluations": [one.to_dict() for one in self.evaluations],
+            "comparisons": [one.to_dict() for one in self.comparisons],
+            "packages": versions.packages(),
+            "machine": versions.hardware(),
+        }
+        for part in sections:
+            if part.key:
+                data.setdefault(part.key, part.data)
+        return data
+
+    def show(self) -> None:
+        """Print the scoreboard and the answer."""
+        from rich.console import Group
+        from rich.text import Text
+
+        group = Group(self._table(), Text(self.answer, style="bold"), *map(Text, self.remarks))
+        _console.show(group, html=_console.to_html(group))
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title), title_justify="left")
+        table.add_column("system")
+        for column in ("accuracy, 95 % interval", "coverage", "time", "cost"):
+            table.add_column(column, justify="right")
+        for one in self.evaluations:
+            cost = money(one.cost_usd)
+            table.add_row(Text(one.name), one.headline, f"{one.coverage:.1%}", duration(one.wall_s), cost)
+        return table
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row per system: accuracy with its interval, coverage, time, speed and cost."""
+        import pandas as pd
+
+        rows = []
+        for one in self.evaluations:
+            enough = one.coverage >= one.min_coverage
+            rows.append(
+                {
+                    "system": one.name,
+                    "accuracy": one.accuracy.value if enough else None,
+                    "low": one.accuracy.low if enough else one.accuracy_bounds[0],
+                    "high": one.accuracy.high if enough else one.accuracy_bounds[1],
+                    "n": one.num_examples - one.outcomes["failed"],
+                    "coverage": one.coverage,
+                    "wall_s": one.wall_s,
+                    "throughput": one.throughput,
+                    "cost_usd": one.cost_usd,
+                }
+            )
+        return pd.DataFrame(rows).set_index("system")
+
+    def plot(self) -> Figure:
+        """Draw every system's accuracy with its interval; systems without enough answers are left out."""
+        from vlm_tune import plots
+
+        known = [one for one in self.evaluations if one.coverage >= one.min_coverage]
+        chance = 1 / len(self.evaluations[0].classes)
+        return plots.accuracy_forest([(one.name, one.accuracy) for one in known], chance=chance)
