@@ -37,6 +37,21 @@ def test_photos_without_anything_prove_nothing() -> None:
     assert verify(Photo.of(flat), Photo.of(flat)).tier == "similar_only"
 
 
+def _striped(seed: int) -> Image.Image:
+    """A bundle of vertical stripes that all of these photos have, and noise of their own."""
+    across = np.arange(200)
+    stripes = 25 * np.sin(across / 2.2) * np.exp(-(((across - 80) / 14) ** 2))
+    noise = 2.5 * np.random.default_rng(seed).standard_normal((150, 200))
+    return Image.fromarray(np.clip(120 + stripes + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stripes_that_fit_each_other_are_no_copies(seed: int) -> None:
+    first, second = _striped(2 * seed), _striped(2 * seed + 1)
+    assert verify(Photo.of(jpeg(first, 70)), Photo.of(jpeg(second, 70))).tier == "similar_only"
+    assert verify(Photo.of(jpeg(first, 90)), Photo.of(first)).tier == "near_copy"
+
+
 def test_one_object_before_other_backgrounds_is_no_copy() -> None:
     first, second = scene(1), scene(2)
     thing = scene(3).crop((0, 0, 90, 70))

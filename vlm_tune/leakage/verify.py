@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ LONG_SIDE = 256
 """Photos are compared at this length of their longer side, in pixels, or at their own if that is less."""
 MIN_INLIERS = 5
 """Fewer matched features than this fit some transform by chance."""
+WITNESSES = 8
+"""So many matched features on one transform are no chance where the blocks agree as well."""
 SCENE_INLIERS = 20
 """So many matched features on one transform show the same object, even where the pixels differ."""
 MIN_OVERLAP = 0.25
@@ -52,6 +54,8 @@ MIN_BLOCKS = 6
 """Fewer blocks with detail than this prove nothing; then the grain must agree as well."""
 MIN_GRAIN = 0.35
 """Correlation of the grain from which it agrees."""
+WITHIN = 3.0
+"""Pixels that a matched feature may lie off."""
 FRAME_CORRELATION = 0.8
 """Two whole photos must look this much alike before they are laid frame on frame."""
 REFINE_FROM = 0.2
@@ -141,15 +145,15 @@ def verify(first: Photo, second: Photo) -> Proof:
         >>> verify(photo, mirror).tier
         'near_copy'
     """
-    best: tuple[_Alignment, Agreement] | None = None
+    found = []
     for alignment in _alignments(first, second):
-        found = _refined(first.mirrored if alignment.flipped else first, second, alignment)
-        if found is not None and (best is None or _strength(found[1]) > _strength(best[1])):
-            best = found
-    if best is None:
+        source = first.mirrored if alignment.flipped else first
+        if (refined := _refined(source, second, alignment)) is not None:
+            found.append((_tier(*refined), *refined))
+    if not found:
         return Proof("similar_only", {})
-    alignment, agreement = best
-    return Proof(_tier(alignment, agreement), _evidence(first, second, alignment, agreement))
+    tier, alignment, agreement = min(found, key=lambda it: (get_args(Tier).index(it[0]), -_strength(it[2])))
+    return Proof(tier, _evidence(first, second, alignment, agreement))
 
 
 def _strength(agreement: Agreement) -> float:
@@ -157,33 +161,40 @@ def _strength(agreement: Agreement) -> float:
 
 
 def _tier(alignment: _Alignment, agreement: Agreement) -> Tier:
+    if _is_proved(alignment, agreement):
+        return "near_copy" if max(agreement.overlap) >= MIN_OVERLAP else "same_scene"
+    return "same_scene" if alignment.inliers >= SCENE_INLIERS else "similar_only"
+
+
+def _is_proved(alignment: _Alignment, agreement: Agreement) -> bool:
+    same_grain = agreement.grain >= MIN_GRAIN
+    if agreement.blocks and agreement.share < MIN_AGREEMENT:
+        return False
     if agreement.blocks < MIN_BLOCKS:
-        agrees = agreement.grain >= MIN_GRAIN and (not agreement.blocks or agreement.share >= MIN_AGREEMENT)
-    else:
-        agrees = agreement.share >= MIN_AGREEMENT
-    if agrees and max(agreement.overlap) >= MIN_OVERLAP:
-        return "near_copy"
-    return "same_scene" if agrees or alignment.inliers >= SCENE_INLIERS else "similar_only"
+        return same_grain
+    # Stripes agree with other stripes once shifted to fit: something must agree that was not fitted.
+    return same_grain or alignment.inliers >= WITNESSES
 
 
 def _alignments(first: Photo, second: Photo) -> Iterator[_Alignment]:
     """Ways the first photo may lie on the second, from both handednesses."""
     for flipped in (False, True):
         source = first.mirrored if flipped else first
-        matrix, inliers = _fit(source, second)
-        if matrix is not None and inliers >= MIN_INLIERS:
-            yield _Alignment(matrix, inliers, flipped)
+        matched = _matches(source, second)
+        if (matrix := _fit(*matched)) is not None and (
+            fitting := _witnesses(matrix, *matched)
+        ) >= MIN_INLIERS:
+            yield _Alignment(matrix, fitting, flipped)
         if float((source.frame * second.frame).sum()) >= FRAME_CORRELATION:
-            yield _Alignment(_frame_on_frame(source, second), inliers, flipped)
+            matrix = _frame_on_frame(source, second)
+            yield _Alignment(matrix, _witnesses(matrix, *matched), flipped)
 
 
-def _fit(first: Photo, second: Photo) -> tuple[NDArray[np.float64] | None, int]:
-    """Fit a similarity transform to the matched features; return it with its number of inliers."""
-    import cv2
-
+def _matches(first: Photo, second: Photo) -> tuple[Array, Array]:
+    """Positions, in both photos, of the features that are each other's clearly nearest; shapes (n, 2)."""
     (points, descriptors), (others, other_descriptors) = first.features, second.features
     if min(len(points), len(others)) < MIN_INLIERS:
-        return None, 0
+        return points[:0], others[:0]
     likeness = descriptors @ other_descriptors.T
     there, back = likeness.argmax(axis=1), likeness.argmax(axis=0)
     rows = np.arange(len(points))
@@ -191,14 +202,27 @@ def _fit(first: Photo, second: Photo) -> tuple[NDArray[np.float64] | None, int]:
     # Lowe's ratio test on distances; unit vectors have squared distance 2 - 2 cos.
     clear = (1 - likeness[rows, there]) < 0.81 * (1 - runner_up)
     keep = (back[there] == rows) & clear & (likeness[rows, there] > 0.75)
-    if keep.sum() < MIN_INLIERS:
-        return None, 0
-    matrix, inliers = cv2.estimateAffinePartial2D(
-        points[keep], others[there[keep]], method=cv2.RANSAC, ransacReprojThreshold=3.0, maxIters=1000
+    return points[keep], others[there[keep]]
+
+
+def _fit(points: Array, others: Array) -> NDArray[np.float64] | None:
+    """Fit a similarity transform to matched features, or None where there is none."""
+    import cv2
+
+    if len(points) < MIN_INLIERS:
+        return None
+    matrix, _ = cv2.estimateAffinePartial2D(
+        points, others, method=cv2.RANSAC, ransacReprojThreshold=WITHIN, maxIters=1000
     )
     if matrix is None or not 0.2 < math.sqrt(abs(np.linalg.det(matrix[:, :2]))) < 5:
-        return None, 0
-    return np.asarray(matrix, np.float64), int(np.asarray(inliers).sum())
+        return None
+    return np.asarray(matrix, np.float64)
+
+
+def _witnesses(matrix: NDArray[np.float64], points: Array, others: Array) -> int:
+    """How many matched features a transform brings together."""
+    apart = points @ matrix[:, :2].T + matrix[:, 2] - others
+    return int((np.hypot(apart[:, 0], apart[:, 1]) <= WITHIN).sum())
 
 
 def _frame_on_frame(first: Photo, second: Photo) -> NDArray[np.float64]:

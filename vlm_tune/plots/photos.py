@@ -26,7 +26,7 @@ def similarity_histogram(
 
     Args:
         similarities: Cosine similarity of each evaluation-side image to its nearest training image.
-        null: Similarities of images known to be different, for scale.
+        null: Similarities to expect without any copies, for scale.
         cut: Similarity above which a pair was looked at.
         title: Heading of the figure.
     """
@@ -40,9 +40,6 @@ def similarity_histogram(
     figure, axes = new_figure(7.0, 3.0, f"{title} (n = {values.size})")
     if others.size:
         axes.hist(others, bins, weights=np.full(others.size, max(values.size, 1) / others.size), color=RULE)
-        axes.text(
-            0.01, 0.92, "grey: unrelated images, scaled", transform=axes.transAxes, fontsize=8, color=MUTED
-        )
     axes.hist(values, bins, color=COLOURS[0], alpha=0.85)
     if cut is not None:
         axes.axvline(cut, color=ALERT, lw=1.4)
@@ -50,7 +47,9 @@ def similarity_histogram(
         label = f" cut {cut:.3f}, {above} above"
         axes.text(cut, 0.96, label + " ", transform=axes.get_xaxis_transform(), fontsize=9, color=ALERT,
                   ha="left" if cut < (bins[0] + bins[-1]) / 2 else "right", va="top")  # fmt: skip
-    axes.set_xlabel("cosine similarity", color=MUTED, fontsize=9)
+    axes.margins(y=0.16)
+    scale = "; grey, scaled: what such photos have anyway" if others.size else ""
+    axes.set_xlabel(f"cosine similarity{scale}", color=MUTED, fontsize=9)
     axes.set_ylabel("images", color=MUTED, fontsize=9)
     return figure
 
