@@ -59,9 +59,7 @@ def qwen3_vl_8b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
         num_key_value_heads=8,
         head_dim=128,
         max_position_embeddings=262_144,
-        rope_parameters=dict(
-            rope_type="default", rope_theta=5e6, mrope_section=[24, 20, 20], mrope_interleaved=True
-        ),
+        rope_parameters=dict(rope_type="default", rope_theta=5e6, mrope_section=[24, 20, 20], mrope_interleaved=True),
     )
     vision: dict[str, Any] = dict(
         depth=27,
@@ -84,9 +82,7 @@ def qwen3_vl_8b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=16,
-            rope_parameters=dict(
-                rope_type="default", rope_theta=5e6, mrope_section=[4, 2, 2], mrope_interleaved=True
-            ),
+            rope_parameters=dict(rope_type="default", rope_theta=5e6, mrope_section=[4, 2, 2], mrope_interleaved=True),
         )
         vision |= dict(
             depth=4,
@@ -163,9 +159,7 @@ def write(name: str, folder: Path, *, tiny: bool = False, device: str | None = N
     with torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     end_of_turn = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    model.generation_config = GenerationConfig(
-        eos_token_id=end_of_turn, pad_token_id=processor.tokenizer.pad_token_id
-    )
+    model.generation_config = GenerationConfig(eos_token_id=end_of_turn, pad_token_id=processor.tokenizer.pad_token_id)
     model.save_pretrained(folder, max_shard_size="5GB")
     processor.save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
@@ -173,9 +167,7 @@ def write(name: str, folder: Path, *, tiny: bool = False, device: str | None = N
 
 def main() -> None:
     """Read the command line and write one checkpoint."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=sorted(MODELS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiny", action="store_true", help="the same architecture with small numbers")

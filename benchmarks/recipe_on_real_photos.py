@@ -46,10 +46,7 @@ SOURCES = {
     ),
     "magnetic_tile": Source(
         prompt="Which defect does this photo of a magnetic tile show?",
-        folders={
-            name: f"MT_{name.capitalize()}"
-            for name in ("blowhole", "break", "crack", "fray", "free", "uneven")
-        },
+        folders={name: f"MT_{name.capitalize()}" for name in ("blowhole", "break", "crack", "fray", "free", "uneven")},
         group=r"(exp\d+_num_\d+)",
     ),
 }
@@ -72,9 +69,7 @@ def markdown(result: Result) -> str:
 
 def main() -> None:
     """Run the recipe on one source."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", choices=sorted(SOURCES))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--run-dir", type=Path, default=None)
@@ -93,9 +88,7 @@ def main() -> None:
     result = recipe.run()
     print(markdown(result))
     print(f"\n{len(result.leakage.pairs)} pairs looked at, {len(result.leakage.leaked_test_ids)} leaks")
-    print(
-        f"{time.perf_counter() - started:.0f} s on {versions.hardware()['cpu_cores']} cores; {result.report}"
-    )
+    print(f"{time.perf_counter() - started:.0f} s on {versions.hardware()['cpu_cores']} cores; {result.report}")
 
 
 if __name__ == "__main__":

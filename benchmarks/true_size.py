@@ -69,9 +69,7 @@ def photos(folder: Path, *, per_class: int, size: tuple[int, int]) -> vt.Dataset
 
 def main() -> None:
     """Run every stage and print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of 4 photos")
     parser.add_argument("--photos", type=int, default=20, help="photos to evaluate")
@@ -115,9 +113,7 @@ def main() -> None:
         row["photos"] = len(test)
     vt.Comparison(candidate=after, reference=before).show()
 
-    table = Table(
-        "stage", "seconds", "peak GB", title=f"{arguments.checkpoint.name}, {versions.hardware()['gpu']}"
-    )
+    table = Table("stage", "seconds", "peak GB", title=f"{arguments.checkpoint.name}, {versions.hardware()['gpu']}")
     for row in stages.rows:
         table.add_row(str(row["stage"]), str(row["seconds"]), str(row.get("peak_gb", "-")))
     Console().print(table)

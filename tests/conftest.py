@@ -12,6 +12,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+# Tiny tensors gain nothing from threads, and the threads of two test processes get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A loaded machine is no failure; what a test checks does not depend on its speed.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

@@ -29,9 +29,7 @@ def draw_some(folder: Path, *, num_train: int, num_test: int, num_twins: int, fl
     planted = every.twins[:num_twins]
     chosen = {twin.test_id for twin in planted} | {twin.train_id for twin in planted}
     for split, count in (("train", num_train), ("test", num_test)):
-        clean = [
-            photo.id for photo in every.photos if photo.split == split and photo.id not in copies | chosen
-        ]
+        clean = [photo.id for photo in every.photos if photo.split == split and photo.id not in copies | chosen]
         # The photos are listed class by class; equal steps take some of each.
         chosen |= set(clean[:: max(1, len(clean) // count)][:count]) if count else set()
     for photo in every.photos:

@@ -167,9 +167,7 @@ def tiny_lfm2_vl(folder: Path, *, seed: int = 0) -> Path:
         size={"height": 64, "width": 64},
     )
     processor = Lfm2VlProcessor(image_processor, tokenizer, chat_template=LFM2_TEMPLATE)
-    config = lfm2_vl_config(
-        vocab_size=len(tokenizer), image_token_id=tokenizer.convert_tokens_to_ids("<image>")
-    )
+    config = lfm2_vl_config(vocab_size=len(tokenizer), image_token_id=tokenizer.convert_tokens_to_ids("<image>"))
     torch.manual_seed(seed)
     return _save(Lfm2VlForConditionalGeneration(config), processor, folder)
 

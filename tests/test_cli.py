@@ -21,9 +21,7 @@ def test_version() -> None:
     assert vlm_tune("--version").stdout.strip() == __version__
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "run", "check", "plan", "fit", "evaluate", "compare", "report", "doctor"]
-)
+@pytest.mark.parametrize("command", ["demo", "run", "check", "plan", "fit", "evaluate", "compare", "report", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
     done = vlm_tune(command, "--help")
     assert done.returncode == 0
@@ -40,9 +38,7 @@ def test_a_missing_recipe_is_one_message(tmp_path: Path) -> None:
 def test_compare_and_report_read_saved_evaluations(tmp_path: Path) -> None:
     truth = {str(i): "ab"[i % 2] for i in range(40)}
     for name, right in (("good", 36), ("poor", 20)):
-        answers = {
-            key: label if int(key) < right else "ba"["ab".index(label)] for key, label in truth.items()
-        }
+        answers = {key: label if int(key) < right else "ba"["ab".index(label)] for key, label in truth.items()}
         evaluation = Evaluation.from_answers(name, truth=truth, answers=answers, classes=("a", "b"))
         evaluation.save(tmp_path / f"{name}.parquet")
     compared = vlm_tune("compare", "good.parquet", "poor.parquet", cwd=tmp_path)

@@ -34,9 +34,7 @@ def test_a_withdrawn_and_an_unknown_model_have_no_price() -> None:
 def test_thinking_is_output_and_cached_tokens_are_counted_once() -> None:
     price = price_of("models/gemini-3-flash-preview", on=DAY)
     assert price is not None
-    usage = Usage(
-        input_tokens=1180, cached_tokens=1000, image_tokens=1120, output_tokens=5, thinking_tokens=300
-    )
+    usage = Usage(input_tokens=1180, cached_tokens=1000, image_tokens=1120, output_tokens=5, thinking_tokens=300)
     expected = (1180 * 0.5 + 305 * 3.0) / 1e6
     assert cost_of(usage, price) == pytest.approx(expected)
     assert cost_of(usage, price, batch=True) == pytest.approx(expected / 2)

@@ -21,9 +21,7 @@ GUIDES = ["data", "leakage", "baselines", "train", "merge", "evaluate", "compare
 
 
 def blocks(path: Path) -> list[str]:
-    return re.findall(
-        r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture

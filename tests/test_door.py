@@ -33,7 +33,20 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_loads_nothing_heavy() -> None:
-    heavy = ["torch", "transformers", "peft", "trl", "datasets", "open_clip", "cv2", "matplotlib", "pandas", "scipy", "sklearn", "google.genai"]
+    heavy = [
+        "torch",
+        "transformers",
+        "peft",
+        "trl",
+        "datasets",
+        "open_clip",
+        "cv2",
+        "matplotlib",
+        "pandas",
+        "scipy",
+        "sklearn",
+        "google.genai",
+    ]
     loaded = python(f"import sys, vlm_tune; print([m for m in {heavy!r} if m in sys.modules])")
     assert loaded.strip() == "[]"
 

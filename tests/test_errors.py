@@ -14,9 +14,7 @@ from vlm_tune.errors import ImageError, MissingExtraError, UnknownLabelError, Vl
 
 def test_everything_raised_on_purpose_has_one_root() -> None:
     classes = [
-        value
-        for value in vars(errors).values()
-        if inspect.isclass(value) and value.__module__ == errors.__name__
+        value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__
     ]
     assert len(classes) > 10
     assert all(issubclass(value, VlmTuneError) for value in classes)
@@ -39,8 +37,7 @@ def test_an_unknown_label_carries_itself_and_the_nearest() -> None:
     error = UnknownLabelError("Scrach", ["crack", "dent", "scratch"], where="row 3")
     assert (error.label, error.nearest) == ("Scrach", ("scratch", "crack"))
     assert str(error) == (
-        "row 3: label 'Scrach' is not one of the classes (crack, dent, scratch); "
-        "did you mean 'scratch' or 'crack'?"
+        "row 3: label 'Scrach' is not one of the classes (crack, dent, scratch); did you mean 'scratch' or 'crack'?"
     )
 
 

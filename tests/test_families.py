@@ -30,9 +30,7 @@ def lfm2() -> tuple[str, ...]:
     return names_of(lfm2_vl_config())
 
 
-def counts(
-    family: str, names: tuple[str, ...], kinds: tuple[str, ...]
-) -> dict[tuple[str, str], tuple[int, int]]:
+def counts(family: str, names: tuple[str, ...], kinds: tuple[str, ...]) -> dict[tuple[str, str], tuple[int, int]]:
     coverage = FAMILIES[family].require(names, REGIONS, kinds)  # type: ignore[arg-type]
     return {part: (len(found.hit), len(found.total)) for part, found in coverage.items()}
 
@@ -61,9 +59,7 @@ def test_lfm2_vl_modules_are_counted_as_the_architecture_has_them(lfm2: tuple[st
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "lfm2_vl"])
-def test_parts_cover_every_linear_but_embedding_and_head_once(
-    family: str, request: pytest.FixtureRequest
-) -> None:
+def test_parts_cover_every_linear_but_embedding_and_head_once(family: str, request: pytest.FixtureRequest) -> None:
     names = request.getfixturevalue("qwen" if family == "qwen3_vl" else "lfm2")
     parts = FAMILIES[family].modules(names, REGIONS, {kind for _, kind in FAMILIES[family].layers})
     hits = [name for part in parts.values() for name in part.hit]
@@ -82,9 +78,7 @@ def test_attention_everywhere_is_one_pattern_for_peft(qwen: tuple[str, ...]) -> 
 
 
 def test_a_region_without_the_kind_is_left_out_if_others_have_it(qwen: tuple[str, ...]) -> None:
-    assert set(FAMILIES["qwen3_vl"].require(qwen, REGIONS, ["attention", "mlp"])) == set(
-        FAMILIES["qwen3_vl"].layers
-    )
+    assert set(FAMILIES["qwen3_vl"].require(qwen, REGIONS, ["attention", "mlp"])) == set(FAMILIES["qwen3_vl"].layers)
     with pytest.raises(AdapterError, match="conv would adapt nothing in qwen3_vl"):
         FAMILIES["qwen3_vl"].parts(REGIONS, ["attention", "conv"])
     with pytest.raises(AdapterError, match="projector would adapt nothing"):

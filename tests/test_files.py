@@ -39,9 +39,7 @@ class TestFile:
 
     def test_it_may_be_read_as_any_other_file(self, tmp_path: Path) -> None:
         (tmp_path / "plain").touch()
-        modes = [
-            stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "plain", write_text(tmp_path / "a", ""))
-        ]
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "plain", write_text(tmp_path / "a", ""))]
         assert modes[0] == modes[1]
 
     def test_a_file_in_the_way_of_a_folder(self, tmp_path: Path) -> None:

@@ -24,9 +24,7 @@ def answer(example_id: str = "7.jpg", label: str = "dent") -> Prediction:
 
 
 def test_the_key_depends_on_image_task_and_predictor_and_on_nothing_else() -> None:
-    keys = {
-        journal_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "d", "c"), ("d", "b", "c"))
-    }
+    keys = {journal_key(*parts) for parts in (("a", "b", "c"), ("a", "b", "d"), ("a", "d", "c"), ("d", "b", "c"))}
     assert len(keys) == 4
     assert journal_key("ab", "c", "d") != journal_key("a", "bc", "d")
 

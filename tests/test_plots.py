@@ -26,9 +26,7 @@ EVERY_FIGURE: dict[str, Callable[[], Figure]] = {
     "accuracy_forest": lambda: plots.accuracy_forest(
         [("base", wilson(53, 98)), ("tuned", wilson(87, 98))], chance=1 / 3
     ),
-    "confusion": lambda: plots.confusion(
-        [[30, 2, 1], [4, 25, 0]], ["crack", "dent"], accuracy=wilson(55, 62)
-    ),
+    "confusion": lambda: plots.confusion([[30, 2, 1], [4, 25, 0]], ["crack", "dent"], accuracy=wilson(55, 62)),
     "similarity_histogram": lambda: plots.similarity_histogram([0.5, 0.7, 0.99], null=[0.4, 0.5], cut=0.9),
     "loss_curve": lambda: plots.loss_curve([1, 2, 3], [1.0, 0.5, 0.2], validation=([3], [0.4])),
     "class_balance": lambda: plots.class_balance({"train": {"crack": 9, "dent": 8}, "test": {"crack": 3}}),

@@ -84,9 +84,7 @@ class TestNumbers:
         difference = Estimate(value=0.0612, low=-0.0151, high=0.1438, n=98, method="Tango 95%")
         assert difference.points() == "+6.1 points [-1.5, +14.4]"
 
-    @pytest.mark.parametrize(
-        "usd, shown", [(0, "$0.00"), (0.0123, "$0.0123"), (0.1, "$0.10"), (12.345, "$12.35")]
-    )
+    @pytest.mark.parametrize("usd, shown", [(0, "$0.00"), (0.0123, "$0.0123"), (0.1, "$0.10"), (12.345, "$12.35")])
     def test_money_keeps_small_amounts_visible(self, usd: float, shown: str) -> None:
         assert str(Money(usd=usd, basis="3 tokens")) == shown
 

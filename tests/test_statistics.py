@@ -114,9 +114,7 @@ def score_by_maximisation(wins: int, losses: int, n: int, delta: float) -> float
     return (wins - losses - n * delta) / math.sqrt(n * (2 * q + delta * (1 - delta)))
 
 
-@pytest.mark.parametrize(
-    ("wins", "losses", "n"), [(10, 4, 98), (4, 10, 98), (1, 0, 20), (7, 7, 30), (20, 1, 25)]
-)
+@pytest.mark.parametrize(("wins", "losses", "n"), [(10, 4, 98), (4, 10, 98), (1, 0, 20), (7, 7, 30), (20, 1, 25)])
 def test_the_score_at_tangos_limits_is_the_critical_value(wins: int, losses: int, n: int) -> None:
     estimate = tango(wins, losses, n)
     assert score_by_maximisation(wins, losses, n, estimate.low) == pytest.approx(1.959964, abs=2e-3)
@@ -155,14 +153,10 @@ def power_by_enumeration(n: int, difference: float, discordance: float) -> float
     return float(total)
 
 
-@pytest.mark.parametrize(
-    ("n", "difference", "discordance"), [(40, 0.2, 0.3), (25, -0.3, 0.4), (30, 0.3, 0.3)]
-)
+@pytest.mark.parametrize(("n", "difference", "discordance"), [(40, 0.2, 0.3), (25, -0.3, 0.4), (30, 0.3, 0.3)])
 def test_power_is_the_sum_over_all_outcomes(n: int, difference: float, discordance: float) -> None:
     expected = power_by_enumeration(n, difference, discordance)
-    assert mcnemar_power(n, difference=difference, discordance=discordance) == pytest.approx(
-        expected, abs=1e-9
-    )
+    assert mcnemar_power(n, difference=difference, discordance=discordance) == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)

@@ -83,9 +83,7 @@ class TestFingerprint:
     def test_it_is_the_same_in_another_process(self) -> None:
         made = f"Task.model_validate_json({TASK.model_dump_json()!r})"
         code = f"from vlm_tune.task import Task; print({made}.fingerprint)"
-        shown = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         assert shown.strip() == TASK.fingerprint
 
 

@@ -112,9 +112,7 @@ def sha256(path: Path | str) -> str:
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Turn an operating-system error into one that says what to do next."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(
-            f"no space left to write {path}; nothing was left behind, free some and run again"
-        )
+        return StorageError(f"no space left to write {path}; nothing was left behind, free some and run again")
     return StorageError(f"cannot write {path}: {error.strerror or error}")
 
 

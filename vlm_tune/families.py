@@ -156,9 +156,7 @@ _QWEN3_VL = Family(
     {
         ("vision", "attention"): Layers(r"model\.visual\.blocks\.\d+\.attn", "qkv|proj"),
         ("vision", "mlp"): Layers(r"model\.visual\.blocks\.\d+\.mlp", "linear_fc[12]"),
-        ("projector", "attention"): Layers(
-            r"model\.visual\.(?:merger|deepstack_merger_list\.\d+)", "linear_fc[12]"
-        ),
+        ("projector", "attention"): Layers(r"model\.visual\.(?:merger|deepstack_merger_list\.\d+)", "linear_fc[12]"),
         ("language", "attention"): Layers(r"model\.language_model\.layers\.\d+\.self_attn", "[qkvo]_proj"),
         ("language", "mlp"): Layers(r"model\.language_model\.layers\.\d+\.mlp", "(?:gate|up|down)_proj"),
     },
@@ -171,13 +169,9 @@ _LFM2_VL = Family(
         ("vision", "attention"): Layers(
             r"model\.vision_tower\.(?:vision_model\.)?encoder\.layers\.\d+\.self_attn", "(?:q|k|v|out)_proj"
         ),
-        ("vision", "mlp"): Layers(
-            r"model\.vision_tower\.(?:vision_model\.)?encoder\.layers\.\d+\.mlp", "fc[12]"
-        ),
+        ("vision", "mlp"): Layers(r"model\.vision_tower\.(?:vision_model\.)?encoder\.layers\.\d+\.mlp", "fc[12]"),
         ("projector", "attention"): Layers(r"model\.multi_modal_projector", "linear_[12]"),
-        ("language", "attention"): Layers(
-            r"model\.language_model\.layers\.\d+\.self_attn", "(?:q|k|v|out)_proj"
-        ),
+        ("language", "attention"): Layers(r"model\.language_model\.layers\.\d+\.self_attn", "(?:q|k|v|out)_proj"),
         ("language", "mlp"): Layers(r"model\.language_model\.layers\.\d+\.feed_forward", "w[123]"),
         ("language", "conv"): Layers(r"model\.language_model\.layers\.\d+\.conv", "(?:in|out)_proj"),
     },

@@ -117,9 +117,7 @@ class Journal:
         try:
             return Entry.model_validate_json(line)
         except ValidationError as error:
-            raise StorageError(
-                f"{self.path}, byte {position}: not an answer; restore or move the file"
-            ) from error
+            raise StorageError(f"{self.path}, byte {position}: not an answer; restore or move the file") from error
 
     def append(self, key: str, prediction: Prediction, *, elapsed_s: float = 0.0) -> None:
         """Write one answer; once this returns, killing the process does not lose it.

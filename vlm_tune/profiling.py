@@ -115,9 +115,7 @@ class Profile(Record):
         """Return a row for each class and a column for each split, `all` last."""
         import pandas as pd
 
-        frame = pd.DataFrame(
-            {name: [of[label] for label in self.classes] for name, of in self.counts.items()}
-        )
+        frame = pd.DataFrame({name: [of[label] for label in self.classes] for name, of in self.counts.items()})
         frame.index = pd.Index(self.classes, name="class")
         return frame
 
@@ -174,19 +172,14 @@ class Profile(Record):
     def _by_split(self) -> dict[str, Mapping[str, int]]:
         """Return the counts of each split, with what is in none under its own name."""
         parts = {name: of for name, of in self.counts.items() if name != _ALL}
-        rest = {
-            label: self.counts[_ALL][label] - sum(of[label] for of in parts.values())
-            for label in self.classes
-        }
+        rest = {label: self.counts[_ALL][label] - sum(of[label] for of in parts.values()) for label in self.classes}
         return {**parts, "no split": rest} if any(rest.values()) else parts
 
     def _montage(self) -> Image.Image:
         montage = Image.new("RGB", (_NUM_SAMPLES * _CELL, len(self.classes) * _CELL), "white")
         columns: Counter[str] = Counter()
         for sample in self.samples:
-            photo = images.decode(
-                base64.b64decode(sample.thumbnail.partition(",")[2]), name=sample.example_id
-            )
+            photo = images.decode(base64.b64decode(sample.thumbnail.partition(",")[2]), name=sample.example_id)
             photo.thumbnail((_CELL - 4, _CELL - 4))
             x = columns[sample.label] * _CELL + (_CELL - photo.width) // 2
             y = self.classes.index(sample.label) * _CELL + (_CELL - photo.height) // 2
@@ -296,6 +289,4 @@ def _samples(dataset: Dataset, *, broken: Collection[str]) -> Iterator[Sample]:
         if taken[label] < _NUM_SAMPLES:
             taken[label] += 1
             thumbnail = images.thumbnail(dataset.by_id(example_id).image, size=_CELL)
-            yield Sample(
-                example_id=example_id, label=label, thumbnail=images.data_uri(thumbnail, "image/jpeg")
-            )
+            yield Sample(example_id=example_id, label=label, thumbnail=images.data_uri(thumbnail, "image/jpeg"))

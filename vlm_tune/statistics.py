@@ -78,9 +78,7 @@ def mean_of_proportions(proportions: Sequence[Estimate]) -> Estimate:
     below = math.sqrt(math.fsum((part.value - part.low) ** 2 for part in proportions)) / count
     above = math.sqrt(math.fsum((part.high - part.value) ** 2 for part in proportions)) / count
     n = sum(part.n for part in proportions)
-    return Estimate(
-        value=mean, low=mean - below, high=mean + above, n=n, method=f"MOVER {proportions[0].method}"
-    )
+    return Estimate(value=mean, low=mean - below, high=mean + above, n=n, method=f"MOVER {proportions[0].method}")
 
 
 def mcnemar_exact(wins: int, losses: int) -> float:
@@ -246,9 +244,7 @@ def sample_size_for_power(
     return high
 
 
-def connor_sample_size(
-    *, difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05
-) -> int:
+def connor_sample_size(*, difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """Return Connor's approximate sample size for a paired comparison.
 
     (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2. Source: R. J. Connor, Biometrics 43 (1987), 207-211.

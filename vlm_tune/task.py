@@ -79,9 +79,7 @@ class Task(Record):
                 if not key:
                     raise TaskError(f"class {label!r} has an empty name or alias {spelling!r}")
                 if key in owner and (owner[key] != label or spelling == label):
-                    raise TaskError(
-                        f"{spelling!r} names both {owner[key]!r} and {label!r}; classes must differ"
-                    )
+                    raise TaskError(f"{spelling!r} names both {owner[key]!r} and {label!r}; classes must differ")
                 owner[key] = label
 
     @property
@@ -92,9 +90,7 @@ class Task(Record):
     def render(self) -> str:
         """Return the one prompt that all predictors get."""
         lines = [self.prompt.strip()]
-        lines += [
-            f"- {label}: {self.descriptions[label]}" for label in self.classes if label in self.descriptions
-        ]
+        lines += [f"- {label}: {self.descriptions[label]}" for label in self.classes if label in self.descriptions]
         lines.append(f"Answer with one of: {', '.join(self.classes)}.")
         return "\n".join(lines)
 

@@ -213,9 +213,7 @@ class TestParts:
             dataset.relabel({"x": "dent"})
 
     def test_another_task(self) -> None:
-        task = Task(
-            prompt="Broken?", classes=("yes", "no"), aliases={"yes": ("crack", "dent"), "no": ("scratch",)}
-        )
+        task = Task(prompt="Broken?", classes=("yes", "no"), aliases={"yes": ("crack", "dent"), "no": ("scratch",)})
         assert data(3).with_task(task).labels == ("yes", "yes", "no")
         with pytest.raises(UnknownLabelError):
             data(3).with_task(Task(prompt="?", classes=("crack", "dent")))
@@ -256,9 +254,7 @@ class TestReaders:
 class TestFace:
     def test_show(self, capsys: pytest.CaptureFixture[str]) -> None:
         task = Task(prompt="?", classes=("[red]x[/red]", "y"))
-        Dataset(
-            [Example(id=f"{n}", image=b"", label=task.classes[n % 2]) for n in range(8)], task=task
-        ).split().show()
+        Dataset([Example(id=f"{n}", image=b"", label=task.classes[n % 2]) for n in range(8)], task=task).split().show()
         shown = capsys.readouterr().out
         assert "[red]x[/red]" in shown
         assert "train" in shown
@@ -273,9 +269,7 @@ class TestFace:
 
 
 def test_a_hundred_thousand_examples_take_seconds() -> None:
-    examples = [
-        Example(id=f"{n}", image=b"", label=TASK.classes[n % 3], group=f"{n // 4}") for n in range(100_000)
-    ]
+    examples = [Example(id=f"{n}", image=b"", label=TASK.classes[n % 3], group=f"{n // 4}") for n in range(100_000)]
     start = time.perf_counter()
     dataset = Dataset(examples, task=TASK).split(validation=0.1)
     dataset.subset(50_000)

@@ -8,9 +8,7 @@ from vlm_tune.data.folder import read_folder
 from vlm_tune.errors import DataError, UnknownLabelError
 from vlm_tune.task import Task
 
-TASK = Task(
-    prompt="What damage is it?", classes=("crack", "dent", "light scratch"), aliases={"crack": ("Risse",)}
-)
+TASK = Task(prompt="What damage is it?", classes=("crack", "dent", "light scratch"), aliases={"crack": ("Risse",)})
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -40,9 +38,7 @@ class TestLayouts:
         [("Train", "train"), ("VAL", "validation"), ("Validation", "validation"), ("TEST", "test")],
     )
     def test_split_folders_in_any_case(self, tmp_path: Path, name: str, split: str) -> None:
-        examples, splits = read_folder(
-            touch(tmp_path, f"{name}/dent/1.jpg", f"{name}/crack/1.jpg"), task=TASK
-        )
+        examples, splits = read_folder(touch(tmp_path, f"{name}/dent/1.jpg", f"{name}/crack/1.jpg"), task=TASK)
         assert splits == {f"{name}/crack/1.jpg": split, f"{name}/dent/1.jpg": split}
         assert [example.label for example in examples] == ["crack", "dent"]
 
@@ -73,9 +69,7 @@ class TestLayouts:
         assert [example.id for example in examples] == ["dent/1.jpg"]
         assert "2 .txt, 1 without ending" in " ".join(capsys.readouterr().err.split())
 
-    def test_the_root_may_be_relative_or_a_link(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_root_may_be_relative_or_a_link(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path / "photos", "dent/1.jpg")
         (tmp_path / "link").symlink_to(tmp_path / "photos")
         monkeypatch.chdir(tmp_path)
@@ -116,9 +110,7 @@ class TestRefusals:
             read_folder(touch(tmp_path, "file") / "file", task=TASK)
 
     def test_an_empty_folder_says_what_was_looked_for(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            DataError, match=r"holds no image.*\.jpg.*crack/photo\.jpg.*train/crack/photo\.jpg"
-        ):
+        with pytest.raises(DataError, match=r"holds no image.*\.jpg.*crack/photo\.jpg.*train/crack/photo\.jpg"):
             read_folder(tmp_path, task=TASK)
 
     def test_a_folder_of_other_files_says_what_is_there(self, tmp_path: Path) -> None:

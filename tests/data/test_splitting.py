@@ -30,9 +30,7 @@ class TestFractions:
         assert split_fractions(test=0.25, validation=0.0) == {"train": 0.75, "test": 0.25}
         assert list(split_fractions(test=0.2, validation=0.1)) == ["train", "validation", "test"]
 
-    @pytest.mark.parametrize(
-        "test, validation", [(0, 0), (1, 0), (0.6, 0.5), (-0.1, 0.5), (0.5, -0.1), (25, 0)]
-    )
+    @pytest.mark.parametrize("test, validation", [(0, 0), (1, 0), (0.6, 0.5), (-0.1, 0.5), (0.5, -0.1), (25, 0)])
     def test_impossible_shares_are_refused(self, test: float, validation: float) -> None:
         with pytest.raises(SplitError, match=r"less than 1"):
             split_fractions(test=test, validation=validation)
@@ -103,9 +101,7 @@ class TestGrouped:
         try:
             assigned = split_grouped(labels, groups, shares, seed=seed)
         except SplitError:
-            homes = {
-                label: {groups[i] for i in labels if labels[i] == label} for label in set(labels.values())
-            }
+            homes = {label: {groups[i] for i in labels if labels[i] == label} for label in set(labels.values())}
             assume(min(map(len, homes.values())) >= 2 * len(shares))
             raise
         assert assigned.keys() == labels.keys()

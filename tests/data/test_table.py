@@ -77,9 +77,7 @@ class TestEveryFormat:
 
     def test_a_missing_column_lists_the_nearest(self, folder: Path, name: str) -> None:
         rows = [{"image": row["image"], "labels": row["label"]} for row in ROWS]
-        with pytest.raises(
-            DataError, match=r"no column 'label' \(columns: image, labels\); did you mean 'labels'"
-        ):
+        with pytest.raises(DataError, match=r"no column 'label' \(columns: image, labels\); did you mean 'labels'"):
             read_table(WRITERS[name](folder / name, rows), columns=COLUMNS)
 
 
@@ -94,9 +92,7 @@ class TestPaths:
         table = write_jsonl(folder / "t.jsonl", [{"image": name.format(root=folder), "label": "dent"}])
         assert read_table(table, columns=COLUMNS)[0][0].id == "a/1.jpg"
 
-    @pytest.mark.parametrize(
-        "name", ["../out.jpg", "/etc/passwd", "a/../../out.jpg", "link/out.jpg", "link2.jpg"]
-    )
+    @pytest.mark.parametrize("name", ["../out.jpg", "/etc/passwd", "a/../../out.jpg", "link/out.jpg", "link2.jpg"])
     def test_paths_that_leave_the_root(self, folder: Path, name: str) -> None:
         outside = folder.parent / "outside"
         outside.mkdir(exist_ok=True)

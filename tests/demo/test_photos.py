@@ -136,9 +136,7 @@ def test_every_way_of_copying_occurs() -> None:
 def test_clean_photos_are_no_copies_of_each_other() -> None:
     demo = drawn()
     copies = {twin.test_id for twin in demo.twins}
-    clean = [
-        opened(photo.jpeg).convert("L").resize((32, 32)) for photo in demo.photos if photo.id not in copies
-    ]
+    clean = [opened(photo.jpeg).convert("L").resize((32, 32)) for photo in demo.photos if photo.id not in copies]
     views = [[np.asarray(view, float).ravel() for view in (image, image.transpose(0))] for image in clean]
     similar = np.corrcoef(np.array([view for pair in views for view in pair]))
     same_photo = np.kron(np.eye(len(clean)), np.ones((2, 2))).astype(bool)

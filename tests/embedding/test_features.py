@@ -16,8 +16,7 @@ def test_mirroring_descriptors_equals_mirroring_the_photo() -> None:
     near = [(i, j) for i, j in enumerate(there.argmin(axis=1)) if there[i, j] < 0.5]
     assert len(near) > 100
     likeness = [
-        float((descriptors[:, MIRROR][i] * other_descriptors[there[i] < 0.5].T.T).sum(axis=1).max())
-        for i, _ in near
+        float((descriptors[:, MIRROR][i] * other_descriptors[there[i] < 0.5].T.T).sum(axis=1).max()) for i, _ in near
     ]
     assert np.median(likeness) > 0.97
 

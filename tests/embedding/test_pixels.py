@@ -27,9 +27,7 @@ def test_nothing_gives_nothing() -> None:
 
 def test_mirroring_changes_next_to_nothing() -> None:
     photo = scene(0)
-    one, other, another = PixelEmbedder().embed(
-        [png_bytes(p) for p in (photo, ImageOps.mirror(photo), scene(1))]
-    )
+    one, other, another = PixelEmbedder().embed([png_bytes(p) for p in (photo, ImageOps.mirror(photo), scene(1))])
     assert one @ other > 0.9
     assert one @ other > 5 * (1 - one @ other) + one @ another
 

@@ -134,9 +134,7 @@ class Careless:
 
 def test_an_example_without_an_answer_is_missing(data: Dataset) -> None:
     evaluation = Evaluator(data, min_coverage=0.5).run(Careless())
-    assert [p.error for p in evaluation.predictions if p.outcome == "failed"] == [
-        "the predictor gave no answer"
-    ]
+    assert [p.error for p in evaluation.predictions if p.outcome == "failed"] == ["the predictor gave no answer"]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +148,7 @@ def test_an_example_without_an_answer_is_missing(data: Dataset) -> None:
         ),
     ],
 )
-def test_a_predictor_that_breaks_its_word_is_named(
-    data: Dataset, prediction: Prediction, reason: str
-) -> None:
+def test_a_predictor_that_breaks_its_word_is_named(data: Dataset, prediction: Prediction, reason: str) -> None:
     with pytest.raises(EvaluationError, match=reason) as caught:
         Evaluator(data).run(ScriptedPredictor(lambda example: prediction, name="sloppy"))
     assert "sloppy" in str(caught.value)
@@ -168,9 +164,7 @@ def test_a_score_that_is_no_number_makes_a_failure(data: Dataset, tmp_path: Path
 
 
 @pytest.mark.parametrize("error", [PredictorError("no such model"), KeyboardInterrupt()])
-def test_what_was_answered_before_an_interruption_is_kept(
-    data: Dataset, tmp_path: Path, error: BaseException
-) -> None:
+def test_what_was_answered_before_an_interruption_is_kept(data: Dataset, tmp_path: Path, error: BaseException) -> None:
     third = data[2].id
     stopping = ScriptedPredictor(lambda e: error if e.id == third else e.label, name="oracle")
     with pytest.raises(type(error)):

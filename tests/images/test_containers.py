@@ -76,9 +76,7 @@ class TestPng:
         source = saved(photo().quantize(16), "PNG", dpi=(72, 72), transparency=3)
         result = plain_png(source)
         assert result is not None
-        assert [
-            kind for kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"pHYs", b"tRNS") if kind in result
-        ] == [
+        assert [kind for kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"pHYs", b"tRNS") if kind in result] == [
             b"IHDR",
             b"PLTE",
             b"IDAT",

@@ -55,9 +55,7 @@ def exif(**tags: object) -> Image.Exif:
 
 def png_claiming(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = (
-        struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    )
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     body = zlib.compress(b"\0" * 100)
     data = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
     return b"\x89PNG\r\n\x1a\n" + chunk + data + b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
@@ -94,9 +92,7 @@ def swapped_profile() -> bytes:
 
 
 class TestPassThrough:
-    @pytest.mark.parametrize(
-        "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"quality": 30}]
-    )
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"quality": 30}])
     def test_a_jpeg_keeps_its_pixels_and_loses_its_metadata(self, options: dict[str, object]) -> None:
         source = saved(noise(), "JPEG", exif=exif(software="SecretCam"), comment=b"by Alice", **options)
         result = encode(source, max_pixels=BUDGET)
@@ -197,9 +193,7 @@ class TestModes:
 
     def test_floats_from_zero_to_one_are_scaled_and_others_refused(self) -> None:
         ramp = np.linspace(0, 1, 256, dtype=np.float32)[None, :]
-        assert np.array_equal(
-            np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")))[0, :, 0], np.arange(256)
-        )
+        assert np.array_equal(np.asarray(decode(saved(Image.fromarray(ramp), "TIFF")))[0, :, 0], np.arange(256))
         with pytest.raises(ImageError, match="outside 0 to 1"):
             decode(saved(Image.fromarray(ramp * 7), "TIFF"))
 
@@ -282,9 +276,7 @@ class TestModes:
 class TestBudget:
     @settings(max_examples=60, deadline=None)
     @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 50_000))
-    def test_a_photo_never_exceeds_the_budget_and_keeps_its_shape(
-        self, width: int, height: int, budget: int
-    ) -> None:
+    def test_a_photo_never_exceeds_the_budget_and_keeps_its_shape(self, width: int, height: int, budget: int) -> None:
         result = encode(blank(width, height), max_pixels=budget)
         assert result.width * result.height <= budget
         assert (result.width, result.height) == decode(result.data).size

@@ -13,9 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 Copy = Callable[[Image.Image], Image.Image]
 
 
-def scene(
-    seed: int, *, size: tuple[int, int] = (200, 150), texture: float = 18, grain: float = 2
-) -> Image.Image:
+def scene(seed: int, *, size: tuple[int, int] = (200, 150), texture: float = 18, grain: float = 2) -> Image.Image:
     """Smooth shading that all scenes share, texture of their own, and sensor noise."""
     rng = np.random.default_rng(seed)
     across, down = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))

@@ -25,9 +25,7 @@ CHECKER = LeakageChecker(PixelEmbedder())
 
 
 def dataset(photos: dict[str, tuple[bytes, SplitName]]) -> Dataset:
-    examples = [
-        Example(id=name, image=data, label="ab"[i % 2]) for i, (name, (data, _)) in enumerate(photos.items())
-    ]
+    examples = [Example(id=name, image=data, label="ab"[i % 2]) for i, (name, (data, _)) in enumerate(photos.items())]
     return Dataset(examples, task=TASK, splits={name: split for name, (_, split) in photos.items()})
 
 
@@ -48,9 +46,7 @@ def test_the_drawn_photos_leak_exactly_where_copies_were_planted(
     drawn_report: tuple[Dataset, LeakageReport],
 ) -> None:
     _, report = drawn_report
-    assert {(pair.a_id, pair.b_id) for pair in report.leaks} == {
-        (t.test_id, t.train_id) for t in drawn().twins
-    }
+    assert {(pair.a_id, pair.b_id) for pair in report.leaks} == {(t.test_id, t.train_id) for t in drawn().twins}
     assert report.num_compared == 300 * 117
     assert report.embedder == "pixels"
     assert len(report.nearest) == 117
@@ -85,9 +81,7 @@ def test_equal_bytes_and_equal_pixels_are_identical() -> None:
     photos["pixels"] = (png_bytes(COPIES["grey"](scene(1))), "test")
     photos["train_png"] = (png_bytes(COPIES["grey"](scene(1))).replace(b"IEND", b"IEND") + b"\0", "train")
     report = CHECKER.check(dataset(photos))
-    same = {
-        (pair.a_id, pair.b_id): pair.evidence["same"] for pair in report.leaks if pair.tier == "identical"
-    }
+    same = {(pair.a_id, pair.b_id): pair.evidence["same"] for pair in report.leaks if pair.tier == "identical"}
     assert same == {("bytes", "train0"): "bytes", ("pixels", "train_png"): "pixels"}
 
 
@@ -150,10 +144,7 @@ class _Means:
 
         from PIL import Image
 
-        small = [
-            np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((8, 8)), np.float32)
-            for data in images
-        ]
+        small = [np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((8, 8)), np.float32) for data in images]
         rows = np.stack(small).reshape(len(images), -1)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -200,15 +191,11 @@ def test_real_steel_photos(test_data: Path) -> None:
 @pytest.mark.data
 def test_known_copies_of_published_photos(test_data: Path) -> None:
     folder = test_data / "near_duplicates"
-    base = {
-        path.name: (path.read_bytes(), "train") for path in sorted((folder / "base_images").glob("*.jpg"))
-    }
+    base = {path.name: (path.read_bytes(), "train") for path in sorted((folder / "base_images").glob("*.jpg"))}
     names = ("hflip", "resize", "rotation")
     copies = {f"ukbench00120_{how}.jpg": folder / "mixed_images" / f"ukbench00120_{how}.jpg" for how in names}
     copies["ukbench00120_gray.jpg"] = folder / "ukbench00120_gray.jpg"
-    copies |= {
-        f"ukbench09380.{kind}": folder / "formats_images" / f"ukbench09380.{kind}" for kind in ("bmp", "webp")
-    }
+    copies |= {f"ukbench09380.{kind}": folder / "formats_images" / f"ukbench09380.{kind}" for kind in ("bmp", "webp")}
     photos: dict[str, tuple[bytes, SplitName]] = {
         **{name: (data, "train") for name, (data, _) in base.items()},
         **{name: (path.read_bytes(), "test") for name, path in copies.items()},

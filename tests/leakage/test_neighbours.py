@@ -58,9 +58,7 @@ def test_above_finds_every_pair_over_the_threshold() -> None:
     queries, references = _unit(23, seed=0), _unit(41, seed=1)
     found = {(int(i), int(j)) for rows, columns, _ in above([queries], references, 0.3)
              for i, j in zip(rows, columns, strict=True)}  # fmt: skip
-    assert found == set(
-        zip(*map(np.ndarray.tolist, np.nonzero(_brute(queries, references) >= 0.3)), strict=True)
-    )
+    assert found == set(zip(*map(np.ndarray.tolist, np.nonzero(_brute(queries, references) >= 0.3)), strict=True))
     assert found
 
 

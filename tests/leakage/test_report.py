@@ -83,9 +83,7 @@ def test_plot_draws_the_cut_and_the_pairs_side_by_side(checked: tuple[Dataset, L
     report.plot().canvas.draw()
 
 
-@pytest.mark.parametrize(
-    ("remedy", "train", "test"), [("regroup", 14, 2), ("drop_train", 10, 4), ("drop_test", 12, 2)]
-)
+@pytest.mark.parametrize(("remedy", "train", "test"), [("regroup", 14, 2), ("drop_train", 10, 4), ("drop_test", 12, 2)])
 def test_each_remedy_takes_the_leaks_away(
     checked: tuple[Dataset, LeakageReport], remedy: str, train: int, test: int
 ) -> None:

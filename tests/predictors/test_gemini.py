@@ -42,9 +42,7 @@ def ask_one(data: Dataset, *faults: Fault | None, answer: str = "green", **optio
 
 
 def truth(data: Dataset) -> dict[bytes, str]:
-    return {
-        images.encode(example.image, max_pixels=data.task.max_pixels).data: example.label for example in data
-    }
+    return {images.encode(example.image, max_pixels=data.task.max_pixels).data: example.label for example in data}
 
 
 def test_every_example_gets_its_own_answer_in_any_order(data: Dataset) -> None:
@@ -53,9 +51,7 @@ def test_every_example_gets_its_own_answer_in_any_order(data: Dataset) -> None:
         predictor = gemini(server)
         assert isinstance(predictor, Predictor)
         answers = {answer.example_id: answer for answer in predictor.predict(data, data.task)}
-    assert {example_id: answer.label for example_id, answer in answers.items()} == {
-        e.id: e.label for e in data
-    }
+    assert {example_id: answer.label for example_id, answer in answers.items()} == {e.id: e.label for e in data}
     assert len(server.requests) == len(data)
 
 
@@ -172,9 +168,7 @@ def test_a_server_that_is_not_there_fails_with_the_reason(data: Dataset) -> None
     assert "ConnectError" in str(answer.error)
 
 
-def test_where_the_schema_is_refused_the_prompt_alone_asks(
-    data: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_the_schema_is_refused_the_prompt_alone_asks(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     with FakeGeminiServer("Red.", refuse_schema=True) as server:
         answers = list(gemini(server, concurrency=1).predict(data, data.task))
     assert {answer.label for answer in answers} == {"red"}
@@ -195,9 +189,7 @@ def test_an_unreadable_image_fails_without_a_call(data: Dataset) -> None:
         Example(id="broken", image=b"no image", label="red"),
     ]
     with FakeGeminiServer("red") as server:
-        answers = {
-            answer.example_id: answer for answer in gemini(server).predict([*broken, data[0]], data.task)
-        }
+        answers = {answer.example_id: answer for answer in gemini(server).predict([*broken, data[0]], data.task)}
     assert [answers[name].outcome for name in ("gone", "broken", data[0].id)] == [
         "failed",
         "failed",

@@ -58,9 +58,7 @@ def test_what_concerns_one_request(code: int) -> None:
     assert isinstance(failure(api_error(code)), RejectedError)
 
 
-@pytest.mark.parametrize(
-    "error", [TimeoutError(), ConnectionResetError("reset"), json.JSONDecodeError("x", "", 0)]
-)
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError("reset"), json.JSONDecodeError("x", "", 0)])
 def test_what_the_client_does_not_name_may_pass(error: Exception) -> None:
     signal = failure(error)
     assert isinstance(signal, Retry)

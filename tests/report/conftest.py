@@ -109,9 +109,7 @@ def seen(photos: Dataset) -> tuple[Evaluation, Evaluation]:
 
     seer = ScriptedPredictor(lambda one: "purple?" if one.id == photos.test[0].id else "red", name="seer")
     oracle = ScriptedPredictor(
-        lambda one: Prediction(
-            example_id=one.id, outcome="answered", label=one.label, scores=sure(one.label)
-        ),
+        lambda one: Prediction(example_id=one.id, outcome="answered", label=one.label, scores=sure(one.label)),
         name="oracle",
     )
     evaluator = Evaluator(photos.test)
@@ -158,9 +156,7 @@ def trained(photos: Dataset, tmp_path: Path) -> list[object]:
         num_blank_correct=4,
         blank_limit=6,
         checks=(
-            GateCheck(
-                name="loss", passed=True, detail="0.0004 after 63 steps", hint="raise the learning rate"
-            ),
+            GateCheck(name="loss", passed=True, detail="0.0004 after 63 steps", hint="raise the learning rate"),
             GateCheck(name="swapped", passed=False, detail="3 of 10 keep their answer", hint=hint),
         ),
         seconds=21.0,
@@ -195,9 +191,7 @@ def _adapter(photos: Dataset, folder: Path) -> Adapter:
         trained_tokens=18,
         audited_tokens=4968,
     )
-    base = BaseIdentity(
-        model=str(folder / "private" / "model"), revision=None, dtype="auto", source="a folder"
-    )
+    base = BaseIdentity(model=str(folder / "private" / "model"), revision=None, dtype="auto", source="a folder")
     card = AdapterCard(
         name="tuned",
         inputs="abc",

@@ -69,9 +69,7 @@ def test_the_script_runs_and_nothing_is_refused(browser: str, page: Path) -> Non
 
 def test_the_policy_stops_what_is_not_ours(browser: str, page: Path) -> None:
     foreign = "<script>document.documentElement.id = 'owned'</script><p style='color:red'>x</p>"
-    page.write_text(
-        page.read_text(encoding="utf-8").replace("</main>", foreign + "</main>"), encoding="utf-8"
-    )
+    page.write_text(page.read_text(encoding="utf-8").replace("</main>", foreign + "</main>"), encoding="utf-8")
     done = run(browser, page, "--dump-dom")
     assert 'id="owned"' not in done.stdout
     assert len([line for line in done.stderr.splitlines() if "Content Security Policy" in line]) >= 2

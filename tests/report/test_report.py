@@ -43,10 +43,7 @@ def test_the_answer_scoreboard_and_verdict_are_on_the_page(damage: Three, tmp_pa
     fixed, verdict = Comparison(candidate=tuned, reference=base), Comparison(candidate=tuned, reference=rival)
     report = Report(damage, sections=[fixed, verdict], title="Car damage")
     page = read(report.save(tmp_path / "report.html"))
-    assert (
-        report.answer
-        == "tuned leads rival by 6.1 points [-1.5, 14.4] on 98 photos, which is not established."
-    )
+    assert report.answer == "tuned leads rival by 6.1 points [-1.5, 14.4] on 98 photos, which is not established."
     for words in (
         "Car damage",
         report.answer,
@@ -106,9 +103,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(
         if name in ("href", "src", "srcset", "action", "data", "poster", "xlink:href")
     ]
     assert references
-    assert [
-        value for value in references if not re.match(r"#\S+$|data:image/jpeg;base64,", value or "")
-    ] == []
+    assert [value for value in references if not re.match(r"#\S+$|data:image/jpeg;base64,", value or "")] == []
     assert not re.search(r"url\((?!#)|@import", page.texts["style"])
     assert [name for _, attributes in page.elements for name in attributes if name.startswith("on")] == []
     assert [attributes for _, attributes in page.elements if "style" in attributes] == []
@@ -151,9 +146,7 @@ def test_labels_ids_and_names_are_escaped(tmp_path: Path, read: Read) -> None:
     other = Evaluation.from_answers("</title><script>", truth=truth, answers=wrong, classes=HOSTILE)
     one = replace(one, task=task)
     sections = [Comparison(candidate=one, reference=other)]
-    path = Report([one, other], sections=sections, title="</title><script>alert(2)</script>").save(
-        tmp_path / "r.html"
-    )
+    path = Report([one, other], sections=sections, title="</title><script>alert(2)</script>").save(tmp_path / "r.html")
     page = read(path)
     assert len(page.all("script")) == 1
     assert {tag for tag, _ in page.elements} & {"img", "i", "b"} == {"b"}
@@ -231,14 +224,10 @@ def test_many_classes_and_photos_are_summarised(tmp_path: Path, read: Read) -> N
     classes = [f"class {at:03d}" for at in range(100)]
     truth = {f"{at}.png": classes[at % 100] for at in range(3000)}
     rng = np.random.default_rng(0)
-    answers = {
-        key: label if rng.random() < 0.8 else classes[int(rng.integers(100))] for key, label in truth.items()
-    }
+    answers = {key: label if rng.random() < 0.8 else classes[int(rng.integers(100))] for key, label in truth.items()}
     one = Evaluation.from_answers("one", truth=truth, answers=answers, classes=classes)
     other = Evaluation.from_answers("other", truth=truth, answers=truth, classes=classes)
-    path = Report([one, other], sections=[Comparison(candidate=one, reference=other)]).save(
-        tmp_path / "r.html"
-    )
+    path = Report([one, other], sections=[Comparison(candidate=one, reference=other)]).save(tmp_path / "r.html")
     page = read(path)
     assert path.stat().st_size < 1_000_000
     assert "25 of 100 classes" in page.words
@@ -301,9 +290,7 @@ def test_leaks_are_shown_side_by_side_and_a_leaky_test_split_is_called_out(
         assert "2 evaluation photos have a copy in another split" in page.words
         assert "Similarity 1.000, same bytes." in page.words
         assert page.words.count("The labels differ: one is wrong.") == 1
-        assert [found["title"] for found in page.with_class("badge")][:2] == [
-            "the same bytes or the same pixels"
-        ] * 2
+        assert [found["title"] for found in page.with_class("badge")][:2] == ["the same bytes or the same pixels"] * 2
         text = (tmp_path / "report.json").read_text()
         assert len(json.loads(text)["leakage"]["pairs"]) == len(report.pairs)
         assert str(tmp_path) not in text + (tmp_path / "report.html").read_text()

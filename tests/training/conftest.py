@@ -43,9 +43,7 @@ def outspoken(folder: Path, target: Path) -> Path:
     """Copy a tiny model and let it be sure of its answers: as initialised, its logits are too flat."""
     shutil.copytree(folder, target)
     weights = load_file(target / "model.safetensors")
-    last = [
-        name for name in weights if name.endswith(("language_model.norm.weight", "embedding_norm.weight"))
-    ]
+    last = [name for name in weights if name.endswith(("language_model.norm.weight", "embedding_norm.weight"))]
     for name in last:
         weights[name] *= 8
     assert len(last) == 1, last

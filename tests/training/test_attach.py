@@ -71,9 +71,7 @@ def test_a_saved_adapter_must_fit(tiny_qwen3_vl: Path, tmp_path: Path, change: s
     if change == "missing":
         del weights[first]
     elif change == "surplus":
-        weights["base_model.model.model.language_model.layers.9.self_attn.q_proj.lora_A.weight"] = (
-            torch.zeros(4, 32)
-        )
+        weights["base_model.model.model.language_model.layers.9.self_attn.q_proj.lora_A.weight"] = torch.zeros(4, 32)
     elif change == "shape":
         weights[first] = torch.zeros(3, 3)
     save_file(weights, file)

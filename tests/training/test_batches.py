@@ -15,9 +15,7 @@ from vlm_tune.vlm import pixels, prompts
 
 
 def batches_of(folder: Path, data: Dataset, dtype: torch.dtype = torch.float32) -> Batches:
-    return Batches(
-        data.examples, processor=AutoProcessor.from_pretrained(folder), task=data.task, dtype=dtype
-    )
+    return Batches(data.examples, processor=AutoProcessor.from_pretrained(folder), task=data.task, dtype=dtype)
 
 
 @pytest.fixture
@@ -55,9 +53,7 @@ def test_only_the_answer_has_labels_and_padding_is_right_and_masked(tiny_vlm: Pa
     for row in range(len(mixed)):
         length = len(batches[row].tokens["input_ids"])
         answer = batches.answer(mixed[row].label)
-        assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (
-            batch["labels"].shape[1] - length
-        )
+        assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (batch["labels"].shape[1] - length)
         trained = batch["labels"][row] != IGNORED
         assert trained.nonzero().flatten().tolist() == list(range(length - len(answer), length))
         assert batch["labels"][row][trained].tolist() == answer

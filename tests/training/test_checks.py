@@ -21,9 +21,7 @@ class Spoilt(Batches):
         batch = super().stack(encoded)
         last = len(encoded[0].tokens["input_ids"]) - 1
         if self.mistake == "prompt":
-            batch["labels"][0, last - encoded[0].num_trained] = batch["input_ids"][
-                0, last - encoded[0].num_trained
-            ]
+            batch["labels"][0, last - encoded[0].num_trained] = batch["input_ids"][0, last - encoded[0].num_trained]
         elif self.mistake == "no end":
             batch["labels"][0, last] = IGNORED
         elif self.mistake == "all masked":
@@ -85,9 +83,7 @@ def test_every_adapter_has_a_few_steps_to_come_alive() -> None:
 def test_the_dead_are_counted_by_region(gradient: float | None) -> None:
     liveness = GradientLiveness(FAMILIES["qwen3_vl"], steps=2)
     liveness.check(parameters(q=1.0, qkv=gradient))
-    with pytest.raises(
-        AdapterError, match=r"vision attention 1 of 1; first model\.visual\.blocks\.0\.attn\.qkv"
-    ):
+    with pytest.raises(AdapterError, match=r"vision attention 1 of 1; first model\.visual\.blocks\.0\.attn\.qkv"):
         liveness.check(parameters(q=1.0, qkv=gradient))
 
 

@@ -18,9 +18,7 @@ def qwen_8b(*, regions: tuple[str, ...]) -> Sizes:
         mixing=36 * q,
     )
     v, f = 1152, 4304
-    vision = Stack(
-        weights=27 * (4 * v * v + 2 * v * f), outputs=27 * (4 * v + f + v), width=v, depth=27, mixing=27 * v
-    )
+    vision = Stack(weights=27 * (4 * v * v + 2 * v * f), outputs=27 * (4 * v + f + v), width=v, depth=27, mixing=27 * v)
     projector = Stack(weights=4 * (4608 * 4608 + 4608 * 4096), outputs=4 * 8704, width=0, depth=1, mixing=0)
     return Sizes(
         family="qwen3_vl",

@@ -56,12 +56,8 @@ def test_contradicting_labels_cannot_be_learnt(bold_qwen3_vl: Path, colours: Dat
     for index in range(6):
         # The same pixels in another file, so that the bytes differ.
         other = photo("red", 0)[:-12] + b"\0\0\0\4tEXt" + b"ab\0" + bytes([65 + index]) + b"\0" * 4
-        examples.append(
-            base.model_copy(update={"id": f"{index}", "label": COLOURS[index % 2], "image": other})
-        )
-    report = LoRATrainer(VLM(bold_qwen3_vl), CONFIG).overfit(
-        Dataset(examples, task=colours.task), max_steps=30
-    )
+        examples.append(base.model_copy(update={"id": f"{index}", "label": COLOURS[index % 2], "image": other}))
+    report = LoRATrainer(VLM(bold_qwen3_vl), CONFIG).overfit(Dataset(examples, task=colours.task), max_steps=30)
     assert {"loss", "answers"} <= {check.name for check in report.checks if not check.passed}
 
 
@@ -72,13 +68,9 @@ def test_fewer_examples_than_asked_for_are_all_used(bold_qwen3_vl: Path, colours
 
 
 @pytest.mark.parametrize(("num_examples", "max_steps"), [(1, 10), (0, 10), (10, 0)])
-def test_impossible_gates_are_refused(
-    tiny_qwen3_vl: Path, colours: Dataset, num_examples: int, max_steps: int
-) -> None:
+def test_impossible_gates_are_refused(tiny_qwen3_vl: Path, colours: Dataset, num_examples: int, max_steps: int) -> None:
     with pytest.raises(TrainingError):
-        LoRATrainer(VLM(tiny_qwen3_vl), CONFIG).overfit(
-            colours, num_examples=num_examples, max_steps=max_steps
-        )
+        LoRATrainer(VLM(tiny_qwen3_vl), CONFIG).overfit(colours, num_examples=num_examples, max_steps=max_steps)
 
 
 def examples_of(**counts: int) -> list[Example]:

@@ -50,9 +50,7 @@ def test_loss_falls_and_the_same_seed_gives_the_same_losses(tiny_vlm: Path, colo
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_qwen3_vl: Path, colours: Dataset) -> None:
     whole = run(tiny_qwen3_vl, colours)
-    parts = run(
-        tiny_qwen3_vl, colours, QUICK.model_copy(update={"batch_size": 2, "gradient_accumulation": 2})
-    )
+    parts = run(tiny_qwen3_vl, colours, QUICK.model_copy(update={"batch_size": 2, "gradient_accumulation": 2}))
     assert parts.losses == pytest.approx(whole.losses, rel=1e-3)
 
 

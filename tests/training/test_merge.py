@@ -117,9 +117,7 @@ def test_a_merge_that_disagrees_raises_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fault_while_writing_is_found(
-    adapter: vt.Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_while_writing_is_found(adapter: vt.Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copyfile = merging.shutil.copyfile
 
     def faulty(source: Path, target: Path) -> None:
@@ -178,9 +176,7 @@ def test_a_disk_that_fills_while_merging_leaves_nothing(adapter: vt.Adapter, tmp
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_merge_stopped_half_way_leaves_no_model(
-    adapter: vt.Adapter, tmp_path: Path, how: signal.Signals
-) -> None:
+def test_a_merge_stopped_half_way_leaves_no_model(adapter: vt.Adapter, tmp_path: Path, how: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(adapter.path), str(tmp_path / "model")], stderr=subprocess.DEVNULL
     )

@@ -33,9 +33,7 @@ def weights(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 def same(first: Adapter, second: Adapter) -> bool:
     one, other = weights(first), weights(second)
-    return one.keys() == other.keys() and all(
-        torch.allclose(one[k], other[k], atol=1e-6, rtol=0) for k in one
-    )
+    return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], atol=1e-6, rtol=0) for k in one)
 
 
 def scores(predictor: VLM | Adapter, data: Dataset) -> dict[str, dict[str, float]]:
@@ -212,9 +210,7 @@ def test_checkpoints_of_another_configuration_are_not_used(
 
 def test_validation_losses_are_in_the_log(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
     data = colours.split(test=0.0, validation=0.25, seed=0)
-    adapter = LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(
-        data.train, validation=data.validation, run_dir=tmp_path
-    )
+    adapter = LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(data.train, validation=data.validation, run_dir=tmp_path)
     assert len(adapter.training.validation_losses) == 2
     assert adapter.plot().axes
 
@@ -235,9 +231,7 @@ def test_wrong_parts_are_refused_before_anything_loads(
             start(colours)
 
 
-def test_a_folder_of_something_else_is_not_overwritten(
-    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
-) -> None:
+def test_a_folder_of_something_else_is_not_overwritten(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "vlm_tune.json").write_text('{"schema_version": 99}')
     with pytest.raises(StorageError, match="choose another run_dir"):
@@ -252,9 +246,7 @@ def test_without_a_run_dir_the_inputs_name_the_folder(
     assert adapter.path == Path("runs") / adapter.card.inputs / "adapter"
 
 
-def test_an_unreadable_photo_is_found_before_training(
-    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
-) -> None:
+def test_an_unreadable_photo_is_found_before_training(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
     missing = Example(id="gone", image=tmp_path / "gone.png", label="red")
     data = Dataset([*colours.examples, missing], task=colours.task)
     with pytest.raises(Exception, match=r"gone\.png"):

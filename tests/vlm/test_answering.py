@@ -22,8 +22,7 @@ SIZES = [(32, 32), (96, 40), (40, 96), (64, 64), (150, 110)]
 @pytest.fixture
 def examples(noise_png: Callable[..., bytes]) -> list[Example]:
     return [
-        Example(id=f"{number}.png", image=noise_png(*SIZES[number % 5], number), label="crack")
-        for number in range(11)
+        Example(id=f"{number}.png", image=noise_png(*SIZES[number % 5], number), label="crack") for number in range(11)
     ]
 
 
@@ -79,9 +78,7 @@ def test_a_prediction_says_everything(resident: Resident, examples: list[Example
         assert prediction.model_version == "tiny@1"
 
 
-def test_a_photo_that_cannot_be_read_fails_alone(
-    resident: Resident, examples: list[Example], tmp_path: Path
-) -> None:
+def test_a_photo_that_cannot_be_read_fails_alone(resident: Resident, examples: list[Example], tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     bad = [
         Example(id="corrupt", image=b"not an image", label="a"),

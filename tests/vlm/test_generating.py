@@ -14,9 +14,7 @@ from vlm_tune.vlm.prompts import end_of_turn_id, prompt_text
 TASK = Task(prompt="What is it?", classes=("crack", "dent"))
 
 
-def test_writes_the_likeliest_tokens_whatever_the_batch(
-    tiny_vlm: Path, noise_png: Callable[..., bytes]
-) -> None:
+def test_writes_the_likeliest_tokens_whatever_the_batch(tiny_vlm: Path, noise_png: Callable[..., bytes]) -> None:
     processor = AutoProcessor.from_pretrained(tiny_vlm)
     model = AutoModelForImageTextToText.from_pretrained(tiny_vlm, dtype=torch.float32).eval()
     photos = [noise_png(32, 32, 1), noise_png(96, 64, 2), noise_png(40, 90, 3)]

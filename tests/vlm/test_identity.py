@@ -22,9 +22,7 @@ def test_a_copy_is_the_same_model(tiny_qwen3_vl: Path, folder: Path) -> None:
     assert folder_digest(folder) == folder_digest(tiny_qwen3_vl)
 
 
-@pytest.mark.parametrize(
-    "file", ["config.json", "tokenizer.json", "chat_template.jinja", "processor_config.json"]
-)
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "chat_template.jinja", "processor_config.json"])
 def test_every_file_that_changes_answers_counts(folder: Path, file: str) -> None:
     before = folder_digest(folder)
     (folder / file).write_text((folder / file).read_text() + "\n")
@@ -32,9 +30,7 @@ def test_every_file_that_changes_answers_counts(folder: Path, file: str) -> None
 
 
 @pytest.mark.parametrize("whole_file", [2**30, 0], ids=["whole", "sampled"])
-def test_changed_weights_are_another_model(
-    folder: Path, whole_file: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_weights_are_another_model(folder: Path, whole_file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_WHOLE_FILE", whole_file)
     before = folder_digest(folder)
     assert folder_digest(folder) == before

@@ -21,9 +21,7 @@ SIZES = [(32, 32), (96, 40), (40, 96), (64, 64), (150, 110), (33, 60)]
 TASKS = {
     "one token each": ("crack", "dent", "scratch"),
     "labels that begin others": ("a", "a b", "a b c", "b", "crack on a dent", "crack"),
-    "100 classes": tuple(
-        f"{word} {number}" for number in range(25) for word in ("oak", "elm", "ash", "yew bush")
-    ),
+    "100 classes": tuple(f"{word} {number}" for number in range(25) for word in ("oak", "elm", "ash", "yew bush")),
 }
 
 
@@ -37,9 +35,7 @@ def model_and_processor(
     tiny_vlm: Path, loaded: dict[Path, tuple[PreTrainedModel, ProcessorMixin]]
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     if tiny_vlm not in loaded:
-        model = AutoModelForImageTextToText.from_pretrained(
-            tiny_vlm, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        model = AutoModelForImageTextToText.from_pretrained(tiny_vlm, dtype=torch.float32, attn_implementation="sdpa")
         loaded[tiny_vlm] = model.eval(), AutoProcessor.from_pretrained(tiny_vlm)
     return loaded[tiny_vlm]
 
@@ -84,9 +80,7 @@ def test_scores_do_not_depend_on_batch_order_or_the_tokenizers_padding_side(
         rows = {}
         for start in range(0, len(order), size):
             part = order[start : start + size]
-            rows.update(
-                zip(part, score_labels(model, processor, [photos[i] for i in part], task), strict=True)
-            )
+            rows.update(zip(part, score_labels(model, processor, [photos[i] for i in part], task), strict=True))
         mixed = torch.stack([rows[index] for index in range(len(photos))])
         assert torch.allclose(mixed, together, atol=1e-4, rtol=0), (size, side)
         assert mixed.argmax(1).tolist() == together.argmax(1).tolist()

@@ -207,9 +207,7 @@ class Dataset(Sequence[Example]):
                 every side, or `grouped` is asked for and there are no groups.
         """
         if self._splits:
-            raise SplitError(
-                "this dataset is split already; read it without splits, or move ids with with_splits()"
-            )
+            raise SplitError("this dataset is split already; read it without splits, or move ids with with_splits()")
         shares = splitting.split_fractions(test=test, validation=validation)
         groups = {example.id: example.group for example in self._examples if example.group is not None}
         if grouped and not groups:
@@ -270,8 +268,7 @@ class Dataset(Sequence[Example]):
         """
         require_ids(labels, known=self._by_id)
         examples = [
-            with_class(example, self._task, label=labels.get(example.id, example.label))
-            for example in self._examples
+            with_class(example, self._task, label=labels.get(example.id, example.label)) for example in self._examples
         ]
         return self._part(examples, self._splits)
 

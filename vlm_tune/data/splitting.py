@@ -169,9 +169,7 @@ class _Deal:
         totals: Counter[str] = Counter()
         for group in groups:
             totals.update(group)
-        self.want = {
-            name: {label: n * share for label, n in totals.items()} for name, share in shares.items()
-        }
+        self.want = {name: {label: n * share for label, n in totals.items()} for name, share in shares.items()}
         self.have: dict[SplitName, Counter[str]] = {name: Counter() for name in shares}
         for group in groups:
             name = min(self.have, key=lambda name: self._effect(name, group, 1)[1])
@@ -246,9 +244,7 @@ def _draw(seed: int, name: str) -> bytes:
 def _refuse_small(sizes: Mapping[str, int], shares: Mapping[SplitName, float], *, unit: str) -> None:
     small = sorted(label for label, size in sizes.items() if size < len(shares))
     if small:
-        listed = ", ".join(f"{label!r} ({sizes[label]})" for label in small[:5]) + (
-            ", ..." if small[5:] else ""
-        )
+        listed = ", ".join(f"{label!r} ({sizes[label]})" for label in small[:5]) + (", ..." if small[5:] else "")
         raise SplitError(
             f"too few {unit}s of {listed}: each class needs at least {len(shares)} {unit}s to appear in "
             f"{' and '.join(shares)}; add photos, or leave the class out with filter()"

@@ -73,9 +73,7 @@ def read_table(
             splits[example.id] = _split(cell, where=where)
     if missing:
         first = ", ".join(missing[:5]) + (", ..." if missing[5:] else "")
-        raise DataError(
-            f"{len(missing)} of {len(rows)} images in {table} are missing below {folder}: {first}"
-        )
+        raise DataError(f"{len(missing)} of {len(rows)} images in {table} are missing below {folder}: {first}")
     return examples, splits
 
 
@@ -101,9 +99,7 @@ def _read_csv(table: Path) -> list[dict[str, Any]]:
             for row in reader:
                 if None in row or None in row.values():
                     expected = len(reader.fieldnames or ())
-                    raise DataError(
-                        f"{table}, line {reader.line_num}: not the {expected} cells of the header"
-                    )
+                    raise DataError(f"{table}, line {reader.line_num}: not the {expected} cells of the header")
                 rows.append(row)
         except csv.Error as error:
             raise DataError(f"{table}, line {reader.line_num}: {error}") from error
@@ -148,9 +144,7 @@ def _example(row: Row, columns: Columns, folder: Path, *, where: str) -> Example
     # Normalised as text, so that an image keeps the id it has in the table whatever links lie on its way.
     image = os.path.normpath(folder / name)
     if not Path(os.path.realpath(image)).is_relative_to(folder) or not Path(image).is_relative_to(folder):
-        raise DataError(
-            f"{where}: image {name!r} leaves {folder}; pass the folder that holds all with root=..."
-        )
+        raise DataError(f"{where}: image {name!r} leaves {folder}; pass the folder that holds all with root=...")
     return Example(
         id=Path(image).relative_to(folder).as_posix(),
         image=Path(image),

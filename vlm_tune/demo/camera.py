@@ -43,9 +43,7 @@ class Retake:
         return (*(step for step, was_done in changed.items() if was_done), "re-encoded")
 
 
-def develop(
-    picture: Array, rng: np.random.Generator, *, size: tuple[int, int], grain: float, blur: float
-) -> Pixels:
+def develop(picture: Array, rng: np.random.Generator, *, size: tuple[int, int], grain: float, blur: float) -> Pixels:
     """Photograph a linear RGB picture.
 
     Args:

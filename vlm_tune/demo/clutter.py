@@ -52,9 +52,7 @@ def _crease(surface: Surface, rng: np.random.Generator) -> None:
     """A body line: the panel changes its tilt along it."""
     distance = surface.y - rng.uniform(-0.9, 0.9) - rng.normal(0, 0.06) * surface.x**2
     sharpness = rng.uniform(0.02, 0.15)
-    surface.slope_y += (rng.uniform(0.1, 0.35) * rng.choice((-1, 1)) * np.tanh(distance / sharpness)).astype(
-        np.float32
-    )
+    surface.slope_y += (rng.uniform(0.1, 0.35) * rng.choice((-1, 1)) * np.tanh(distance / sharpness)).astype(np.float32)
 
 
 def _gap(surface: Surface, rng: np.random.Generator) -> None:
@@ -70,9 +68,7 @@ def _gap(surface: Surface, rng: np.random.Generator) -> None:
     elif kind < 0.4:
         surface.cover(beyond, (0.01, 0.012, 0.012), 0.6)
     elif kind < 0.5:
-        gravel = (
-            1 + 0.2 * smooth_noise(rng, surface.u.shape, 60) + 0.15 * smooth_noise(rng, surface.u.shape, 6)
-        )
+        gravel = 1 + 0.2 * smooth_noise(rng, surface.u.shape, 60) + 0.15 * smooth_noise(rng, surface.u.shape, 6)
         surface.cover(beyond, rng.uniform(0.06, 0.25) * np.clip(gravel, 0.2, 2)[..., None], 0.0)
     lean = rng.normal(0, 0.2, 2)
     surface.slope_x += np.float32(lean[0]) * beyond
@@ -86,9 +82,7 @@ def _handle(surface: Surface, rng: np.random.Generator) -> None:
     """A door handle over its hollow, with the shadow below it."""
     x, y, wide, tall = _place(surface, rng, wide=(0.35, 0.6), tall=(0.07, 0.11))
     surface.bend(
-        (-0.07 * np.exp(-(((x / (0.6 * wide)) ** 2 + ((y - 0.02) / (2 * tall)) ** 2) ** 2))).astype(
-            np.float32
-        )
+        (-0.07 * np.exp(-(((x / (0.6 * wide)) ** 2 + ((y - 0.02) / (2 * tall)) ** 2) ** 2))).astype(np.float32)
     )
     surface.darken(_bar(surface, x, y - 0.9 * tall, wide, tall, soft=6), 0.6)
     bar = _bar(surface, x, y, wide, tall)
@@ -152,9 +146,7 @@ def _drops(surface: Surface, rng: np.random.Generator) -> None:
     height = np.zeros_like(surface.u)
     for _ in range(rng.integers(8, 40)):
         spot, radius = rng.uniform(-1.2, 1.2, 2), rng.uniform(0.015, 0.06)
-        left, top = (
-            int((s - radius) * surface.unit + n / 2) for s, n in zip(spot, surface.u.shape[::-1], strict=True)
-        )
+        left, top = (int((s - radius) * surface.unit + n / 2) for s, n in zip(spot, surface.u.shape[::-1], strict=True))
         side = int(2 * radius * surface.unit) + 2
         window = slice(max(top, 0), max(top + side, 0)), slice(max(left, 0), max(left + side, 0))
         away = ((surface.u[window] - spot[0]) ** 2 + (surface.v[window] - spot[1]) ** 2) / radius**2
@@ -190,9 +182,7 @@ def _shadow(surface: Surface, rng: np.random.Generator) -> None:
         distance = np.cos(angle) * surface.u + np.sin(angle) * surface.v - rng.uniform(-0.2, 0.8)
         mask = _soft(distance * surface.unit, rng.uniform(2, 20))
     else:
-        mask = np.clip(0.5 + smooth_noise(rng, surface.u.shape, int(rng.integers(2, 5))), 0, 1).astype(
-            np.float32
-        )
+        mask = np.clip(0.5 + smooth_noise(rng, surface.u.shape, int(rng.integers(2, 5))), 0, 1).astype(np.float32)
     surface.darken(mask, rng.uniform(0.2, 0.55))
 
 

@@ -64,9 +64,7 @@ def draw_scratch(surface: Surface, rng: np.random.Generator, severity: float, *,
     """At most `most` hairlines, straight or gently curved, side by side, where primer or bare metal shows."""
     bright = float(surface.paint.mean())
     pale = rng.random() < (0.9 if bright < 0.35 else 0.15)
-    colour = (
-        rng.uniform(0.55, 0.85) * rng.uniform(0.94, 1.06, 3) if pale else rng.uniform(0.04, 0.16) * np.ones(3)
-    )
+    colour = rng.uniform(0.55, 0.85) * rng.uniform(0.94, 1.06, 3) if pale else rng.uniform(0.04, 0.16) * np.ones(3)
     angle, curve = rng.uniform(0, np.pi), rng.normal(0, 0.18)
     along, across = _direction(angle), _direction(angle + np.pi / 2)
     centre = rng.uniform(-0.3, 0.3, 2)
@@ -115,9 +113,7 @@ def _branching(
         if share > 0.4 and walked < 0.85 * length and rng.random() < fork_rate:
             fork = angle + rng.choice((-1, 1)) * rng.uniform(0.6, 1.2)
             reach = length * rng.uniform(0.12, 0.45)
-            branches += _branching(
-                rng, points[-1], fork, reach, jag=jag, fork_rate=fork_rate, share=share * 0.6
-            )
+            branches += _branching(rng, points[-1], fork, reach, jag=jag, fork_rate=fork_rate, share=share * 0.6)
     return [(np.array(points), share), *branches]
 
 

@@ -127,11 +127,7 @@ class DemoPhotos:
             StorageError: The folder holds other files, or cannot be written.
         """
         target = Path(folder)
-        if (
-            target.exists()
-            and not (target / _INDEX).is_file()
-            and (target.is_file() or any(target.iterdir()))
-        ):
+        if target.exists() and not (target / _INDEX).is_file() and (target.is_file() or any(target.iterdir())):
             raise StorageError(f"{target} holds something other than the demo's photos; name a new folder")
         with atomic_directory(target) as unfinished:
             for photo in self.photos:
@@ -233,11 +229,7 @@ def _pick_originals(rng: np.random.Generator, plan: Sequence[_Draft]) -> list[in
     """Positions of the training photos to copy: rightly labelled, in the shares of the classes, mixed."""
     chosen: list[int] = []
     for name, count in zip(CLASSES, _apportion(NUM_TWINS), strict=True):
-        fit = [
-            i
-            for i, draft in enumerate(plan)
-            if draft.split == "train" and draft.damage == draft.label == name
-        ]
+        fit = [i for i, draft in enumerate(plan) if draft.split == "train" and draft.damage == draft.label == name]
         chosen += [int(i) for i in rng.choice(fit, count, replace=False)]
     return [int(i) for i in rng.permutation(chosen)]
 

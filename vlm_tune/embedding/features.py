@@ -10,12 +10,7 @@ __all__ = ["MIRROR", "even_contrast", "sift"]
 Array = NDArray[np.float32]
 
 MIRROR: NDArray[np.intp] = np.array(
-    [
-        ((3 - row) * 4 + column) * 8 + (8 - angle) % 8
-        for row in range(4)
-        for column in range(4)
-        for angle in range(8)
-    ]
+    [((3 - row) * 4 + column) * 8 + (8 - angle) % 8 for row in range(4) for column in range(4) for angle in range(8)]
 )
 """Order of a SIFT descriptor's 128 entries after its photo is mirrored.
 

@@ -207,9 +207,7 @@ class Comparison:
             parts.append(f"The interval lies within {100 * self.margin:g} points.")
         elif self.verdict == "not_established":
             needed = self.images_needed
-            number = (
-                f"about {_round(needed)} test images would be needed" if needed else "no number is enough"
-            )
+            number = f"about {_round(needed)} test images would be needed" if needed else "no number is enough"
             parts.append(f"At this rate of disagreement {number} for 80 % power.")
         return " ".join(parts)
 
@@ -271,10 +269,7 @@ class Comparison:
         import pyarrow as pa
 
         sides = {"candidate": self.candidate, "reference": self.reference}
-        tables = [
-            side.table.append_column("side", pa.repeat(name, side.num_examples))
-            for name, side in sides.items()
-        ]
+        tables = [side.table.append_column("side", pa.repeat(name, side.num_examples)) for name, side in sides.items()]
         abouts = {name: side.about() for name, side in sides.items()}
         about = {**abouts, "margin": self.margin, "alpha": self.alpha}
         return save_table(path, pa.concat_tables(tables), kind="comparison", about=about)

@@ -214,9 +214,7 @@ class Evaluation:
     @property
     def model_versions(self) -> tuple[str, ...]:
         """The exact models that answered, as the server named them; more than one: it changed on the way."""
-        return tuple(
-            sorted(version for version in self.table["model_version"].unique().to_pylist() if version)
-        )
+        return tuple(sorted(version for version in self.table["model_version"].unique().to_pylist() if version))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain JSON values; `accuracy` is null when too much is missing."""

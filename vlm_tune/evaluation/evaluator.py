@@ -45,9 +45,7 @@ class Evaluator:
         6
     """
 
-    def __init__(
-        self, dataset: Dataset, *, run_dir: Path | str | None = None, min_coverage: float = 0.95
-    ) -> None:
+    def __init__(self, dataset: Dataset, *, run_dir: Path | str | None = None, min_coverage: float = 0.95) -> None:
         if not 0 <= min_coverage <= 1:
             raise EvaluationError(f"min_coverage is a share between 0 and 1, not {min_coverage}")
         self.dataset = dataset

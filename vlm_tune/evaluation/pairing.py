@@ -38,9 +38,7 @@ def pair(candidate: Evaluation, reference: Evaluation) -> pa.Table:
             where = left["example_id"].filter(differs).to_pylist()
             raise EvaluationError(f"{names} {what} for {_some(where)}; evaluate both on one dataset")
     sides = {"candidate": left, "reference": right}
-    first, second = (
-        pc.fill_null(pc.equal(side["label"], side["truth"]), False).to_numpy() for side in sides.values()
-    )
+    first, second = (pc.fill_null(pc.equal(side["label"], side["truth"]), False).to_numpy() for side in sides.values())
     tag = np.select(
         [first & second, first, second],
         ["both_right", "candidate_only", "reference_only"],

@@ -51,13 +51,9 @@ class LeakageChecker:
                 side's photos can be read.
         """
         if not dataset.has_split("train"):
-            raise SplitError(
-                "there is no train split to leak from; call split(test=0.25), or read split folders"
-            )
+            raise SplitError("there is no train split to leak from; call split(test=0.25), or read split folders")
         if not (dataset.has_split("test") or dataset.has_split("validation")):
-            raise SplitError(
-                "there is no test split to leak into; call split(test=0.25), or read split folders"
-            )
+            raise SplitError("there is no test split to leak into; call split(test=0.25), or read split folders")
         embedder = self.embedder or default_embedder()
         photos = gather([example for example in dataset if example.id in dataset.splits], embedder)
         search = Search(photos, dataset.splits, shortlist=self.shortlist)

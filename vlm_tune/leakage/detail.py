@@ -47,9 +47,7 @@ class Agreement(NamedTuple):
     overlap: tuple[float, float]
 
 
-def compare(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: NDArray[np.float64]
-) -> Agreement | None:
+def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], matrix: NDArray[np.float64]) -> Agreement | None:
     """Compare two grey images under a transform.
 
     Args:
@@ -70,9 +68,7 @@ def compare(
     warped, mask = _warp(first, matrix, second.shape, scale)
     common = float(mask.sum())
     overlap = min(1.0, common / (first.size * scale**2)), common / second.size
-    inner = cv2.erode(
-        mask, np.ones((2 * MARGIN + 1,) * 2, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )
+    inner = cv2.erode(mask, np.ones((2 * MARGIN + 1,) * 2, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
     usable = inner.astype(np.float32)
     if usable.sum() < 4 * BLOCK**2:
         return None
@@ -135,9 +131,7 @@ def _clipped_alike(first: Array, second: Array, inside: NDArray[np.bool_]) -> tu
 def _band(pixels: Array, low: float, high: float) -> Array:
     import cv2
 
-    return np.asarray(
-        cv2.GaussianBlur(pixels, (0, 0), low) - cv2.GaussianBlur(pixels, (0, 0), high), np.float32
-    )
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), low) - cv2.GaussianBlur(pixels, (0, 0), high), np.float32)
 
 
 def _correlate(first: Array, second: Array, usable: Array, side: int) -> _Blocks:

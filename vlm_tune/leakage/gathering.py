@@ -95,9 +95,7 @@ def gather(examples: Sequence[Example], embedder: Embedder) -> Gathered:
             if good:
                 vectors.append(embedder.embed([photo.data for photo in good]))
             if good and not one_view:
-                mirrored.append(
-                    embedder.embed([photo.mirrored for photo in good if photo.mirrored is not None])
-                )
+                mirrored.append(embedder.embed([photo.mirrored for photo in good if photo.mirrored is not None]))
             bar.advance(len(batch))
     return Gathered(
         examples=tuple(kept),

@@ -60,9 +60,7 @@ def top_k(
     return indices, scores
 
 
-def above(
-    views: Sequence[Array], references: Array, threshold: float
-) -> Iterator[tuple[Indices, Indices, Array]]:
+def above(views: Sequence[Array], references: Array, threshold: float) -> Iterator[tuple[Indices, Indices, Array]]:
     """Yield every pair whose similarity reaches a threshold, block by block.
 
     Args:

@@ -69,8 +69,6 @@ def resolve(
 def _moves(dataset: Dataset, groups: Iterable[Sequence[str]]) -> dict[str, SplitName]:
     moves: dict[str, SplitName] = {}
     for members in groups:
-        home: SplitName = (
-            "train" if any(dataset.split_of(member) == "train" for member in members) else "validation"
-        )
+        home: SplitName = "train" if any(dataset.split_of(member) == "train" for member in members) else "validation"
         moves.update({member: home for member in members if dataset.split_of(member) != home})
     return moves

@@ -221,7 +221,4 @@ class LeakageReport(Record):
 def thumbnails(dataset: Dataset, pairs: Iterable[LeakPair]) -> dict[str, str]:
     """Return small pictures of the photos in the first pairs, as `data:` URIs."""
     ids = dict.fromkeys(name for pair in pairs for name in (pair.a_id, pair.b_id))
-    return {
-        name: data_uri(thumbnail(dataset.by_id(name).image), "image/jpeg")
-        for name in list(ids)[:MAX_THUMBNAILS]
-    }
+    return {name: data_uri(thumbnail(dataset.by_id(name).image), "image/jpeg") for name in list(ids)[:MAX_THUMBNAILS]}

@@ -181,9 +181,7 @@ def _alignments(first: Photo, second: Photo) -> Iterator[_Alignment]:
     for flipped in (False, True):
         source = first.mirrored if flipped else first
         matched = _matches(source, second)
-        if (matrix := _fit(*matched)) is not None and (
-            fitting := _witnesses(matrix, *matched)
-        ) >= MIN_INLIERS:
+        if (matrix := _fit(*matched)) is not None and (fitting := _witnesses(matrix, *matched)) >= MIN_INLIERS:
             yield _Alignment(matrix, fitting, flipped)
         if float((source.frame * second.frame).sum()) >= FRAME_CORRELATION:
             matrix = _frame_on_frame(source, second)

@@ -39,17 +39,13 @@ def table(report: LeakageReport, *, max_rows: int) -> RenderableType:
     tiers.add_column("pairs", justify="right")
     tiers.add_column("meaning")
     for tier, count in report.counts().items():
-        tiers.add_row(
-            tier, str(count), TIERS[tier], style="bold" if tier in ("identical", "near_copy") else ""
-        )
+        tiers.add_row(tier, str(count), TIERS[tier], style="bold" if tier in ("identical", "near_copy") else "")
     pairs = Table("evaluation photo,\nand its copy", "like-\nness", "evidence", show_lines=True)
     pairs.columns[0].overflow = "fold"
     for pair in report.pairs[:max_rows]:
         cells = (f"{pair.a_id}\n{pair.b_id}", f"{pair.similarity:.2f}", _evidence(pair))
         pairs.add_row(*map(Text, cells), style="" if pair.is_leak else "dim")
-    notes = [
-        f"Embedder: {report.embedder}; {report.num_verified:,} pairs verified by pixels. {report.cut_reason}."
-    ]
+    notes = [f"Embedder: {report.embedder}; {report.num_verified:,} pairs verified by pixels. {report.cut_reason}."]
     if len(report.pairs) > max_rows:
         notes.append(f"{len(report.pairs) - max_rows:,} more pairs in frame().")
     notes += [f"{len(report.conflicts)} copies have different labels."] if report.conflicts else []
@@ -76,12 +72,8 @@ def figure(report: LeakageReport, *, max_pairs: int) -> Figure:
             axes.imshow(_picture(known[name]))
             axes.set_axis_off()
             text = f"{split}: {plain(name.rsplit('/', 1)[-1], 22)}"
-            text += (
-                f"\n{pair.tier.replace('_', ' ')} {pair.similarity:.2f}" if side == 0 else f"\n{pair.b_label}"
-            )
-            axes.set_title(
-                text, fontsize=7, color=ALERT if pair.is_conflict else INK if pair.is_leak else MUTED
-            )
+            text += f"\n{pair.tier.replace('_', ' ')} {pair.similarity:.2f}" if side == 0 else f"\n{pair.b_label}"
+            axes.set_title(text, fontsize=7, color=ALERT if pair.is_conflict else INK if pair.is_leak else MUTED)
     return drawn
 
 

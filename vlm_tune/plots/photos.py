@@ -66,9 +66,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str = "Exam
     """
     classes = list(dict.fromkeys(label for split in counts.values() for label in split))
     totals = ", ".join(f"{split} n = {sum(of.values())}" for split, of in counts.items())
-    figure, axes = new_figure(
-        7.0, 1.0 + 0.26 * max(1, len(classes)) * (len(counts) + 0.6), f"{title}: {totals}"
-    )
+    figure, axes = new_figure(7.0, 1.0 + 0.26 * max(1, len(classes)) * (len(counts) + 0.6), f"{title}: {totals}")
     height = 0.8 / max(1, len(counts))
     for turn, (split, of) in enumerate(counts.items()):
         places = [row + (turn - (len(counts) - 1) / 2) * height for row in range(len(classes))]
@@ -96,9 +94,7 @@ def image_grid(
         raise ValueError(f"{len(images)} images need as many captions, got {len(captions)}")
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
-    figure = blank_figure(
-        1.7 * columns, 0.3 + 1.6 * rows, title if title is not None else f"{len(images)} images"
-    )
+    figure = blank_figure(1.7 * columns, 0.3 + 1.6 * rows, title if title is not None else f"{len(images)} images")
     for place, (image, caption) in enumerate(zip(images, captions, strict=True), 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(image.convert("RGB"))

@@ -59,9 +59,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         first = COLOURS.index(palette(name))
         turns = (COLOURS[(first + step) % len(COLOURS)] for step in range(len(COLOURS)))
-        chosen.setdefault(
-            name, next((colour for colour in turns if colour not in chosen.values()), palette(name))
-        )
+        chosen.setdefault(name, next((colour for colour in turns if colour not in chosen.values()), palette(name)))
     return chosen
 
 

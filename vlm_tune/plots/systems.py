@@ -77,16 +77,12 @@ def confusion(
 
     counts = np.asarray(matrix)
     if counts.shape != (len(classes), len(classes) + 1):
-        raise ValueError(
-            f"{len(classes)} classes need {len(classes)} x {len(classes) + 1} counts, got {counts.shape}"
-        )
+        raise ValueError(f"{len(classes)} classes need {len(classes)} x {len(classes) + 1} counts, got {counts.shape}")
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     subtitle = f"{accuracy.percent()}, n = {accuracy.n}" if accuracy else f"n = {counts.sum()}"
     side = min(12.0, max(3.4, 1.2 + 0.72 * len(classes)))
     figure, axes = new_figure(side + 1.2, side + 0.5, f"{title}: {subtitle}")
-    axes.imshow(
-        share, cmap=LinearSegmentedColormap.from_list("share", _SHADES), vmin=0, vmax=1, aspect="equal"
-    )
+    axes.imshow(share, cmap=LinearSegmentedColormap.from_list("share", _SHADES), vmin=0, vmax=1, aspect="equal")
     if len(classes) <= _MOST_CLASSES_WITH_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
             ink = "#ffffff" if share[row, column] > 0.55 else INK if count else RULE
@@ -94,9 +90,7 @@ def confusion(
     names = [plain(name, 18) for name in classes]
     crowded = len(classes) > 4 or max(map(len, names)) > 9
     tilt = 45 if crowded else 0
-    axes.set_xticks(
-        range(len(classes) + 1), [*names, "no answer"], rotation=tilt, ha="right" if crowded else "center"
-    )
+    axes.set_xticks(range(len(classes) + 1), [*names, "no answer"], rotation=tilt, ha="right" if crowded else "center")
     axes.set_yticks(range(len(classes)), names)
     axes.set_xlabel("answer", color=MUTED, fontsize=9)
     axes.set_ylabel("truth", color=MUTED, fontsize=9)
@@ -142,7 +136,5 @@ def paired_bar(
         start += count
     axes.set_xlim(0, max(n, 1))
     axes.set_axis_off()
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9
-    )
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

@@ -251,9 +251,7 @@ class _Session:
         thinks = options.thinking_budget is not None or options.thinking_level is not None
         thinking = types.ThinkingConfig(
             thinking_budget=options.thinking_budget,
-            thinking_level=types.ThinkingLevel(options.thinking_level.upper())
-            if options.thinking_level
-            else None,
+            thinking_level=types.ThinkingLevel(options.thinking_level.upper()) if options.thinking_level else None,
         )
         resolution = options.media_resolution
         return types.GenerateContentConfig(
@@ -261,9 +259,7 @@ class _Session:
             seed=options.seed,
             max_output_tokens=options.max_output_tokens,
             thinking_config=thinking if thinks else None,
-            media_resolution=types.MediaResolution(f"MEDIA_RESOLUTION_{resolution.upper()}")
-            if resolution
-            else None,
+            media_resolution=types.MediaResolution(f"MEDIA_RESOLUTION_{resolution.upper()}") if resolution else None,
             response_mime_type="text/x.enum" if constrained else None,
             response_schema={"type": "STRING", "enum": list(self.task.classes)} if constrained else None,
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),

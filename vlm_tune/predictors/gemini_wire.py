@@ -39,9 +39,7 @@ class RejectedError(Exception):
     """The server will not take this request, now or later."""
 
 
-def outcome_of(
-    response: GenerateContentResponse, task: Task
-) -> tuple[Outcome, str | None, str | None, str | None]:
+def outcome_of(response: GenerateContentResponse, task: Task) -> tuple[Outcome, str | None, str | None, str | None]:
     """Return outcome, label, raw text and the reason why there is no label.
 
     A cut-off answer is `unparseable` even when its beginning is a class: with classes `crack` and

@@ -188,9 +188,7 @@ class Stages:
             report=report.save(self.dir / "report.html"),
         )
 
-    def _kept(
-        self, name: str, *, inputs: list[str], load: Callable[[Path], _T], make: Callable[[], _T]
-    ) -> _T:
+    def _kept(self, name: str, *, inputs: list[str], load: Callable[[Path], _T], make: Callable[[], _T]) -> _T:
         """Return a stage's kept result when it was made from the same inputs, else make and keep it."""
         path = self.dir / f"{name}.json"
         key_path = self.dir / "stages" / f"{name}.json"

@@ -80,9 +80,7 @@ def _recalls(context: Context) -> Table:
     recalls = [one.per_class() for one in context.evaluations]
     note = f"Grey: fewer than {_FEW} photos, too few to rank systems on."
     if len(classes) > _MOST_CLASSES_IN_A_TABLE:
-        note = (
-            f"{_MOST_CLASSES_IN_A_TABLE} of {count(len(classes))} classes, the most different first. {note}"
-        )
+        note = f"{_MOST_CLASSES_IN_A_TABLE} of {count(len(classes))} classes, the most different first. {note}"
         classes = sorted(classes, key=lambda label: -_spread(label, recalls))[:_MOST_CLASSES_IN_A_TABLE]
     rows: list[list[str | Cell]] = []
     for label in classes:
@@ -115,9 +113,7 @@ def confusions(context: Context) -> Section:
             for at, one in enumerate(context.evaluations)
         ]
         block: Block = Confusions(classes, matrices)
-        lead = (
-            "Photos by true class and answer; the shade is the share of the row. A count leads to its photos."
-        )
+        lead = "Photos by true class and answer; the shade is the share of the row. A count leads to its photos."
     else:
         block = _most_frequent(context)
         lead = "The most frequent confusions, all systems together."

@@ -23,9 +23,7 @@ _MOST_OTHERS = 6
 def _(report: LeakageReport, context: Context) -> Section:
     anchor = context.anchor("leakage")
     others = [pair for pair in report.pairs if not pair.is_leak]
-    facts = [
-        (tier.replace("_", " ").capitalize(), f"{count(number)}") for tier, number in report.counts().items()
-    ]
+    facts = [(tier.replace("_", " ").capitalize(), f"{count(number)}") for tier, number in report.counts().items()]
     facts += [
         ("Pairs compared, all there are", count(report.num_compared)),
         ("Of these verified by their pixels", count(report.num_verified)),
@@ -63,9 +61,7 @@ def _lead(report: LeakageReport, context: Context) -> str:
     still_there = sum(example_id in set(context.example_ids()) for example_id in leaked)
     after = f"{count(still_there)} of them are still" if still_there else "none of them is"
     was = "photo has a copy" if len(leaked) == 1 else "photos have a copy"
-    return (
-        f"{count(len(leaked))} evaluation {was} in another split; {after} among the test photos of this page."
-    )
+    return f"{count(len(leaked))} evaluation {was} in another split; {after} among the test photos of this page."
 
 
 def _pairs(

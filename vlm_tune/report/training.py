@@ -56,9 +56,7 @@ def _(report: OverfitReport, context: Context) -> Section:
         "blanks": "Without a photo there is only chance",
     }
     checks = [
-        Check(
-            words[check.name], check.passed, check.detail if check.passed else f"{check.detail}; {check.hint}"
-        )
+        Check(words[check.name], check.passed, check.detail if check.passed else f"{check.detail}; {check.hint}")
         for check in report.checks
     ]
     return Section(

@@ -221,9 +221,7 @@ class Adapter:
         table = Table("adapter", self.name)
         table.add_row("base", f"{self.card.base.model} ({self.card.base.source})")
         table.add_row("folder", str(self.path))
-        table.add_row(
-            "LoRA", f"r {self.config.r}, scale {self.config.scale:g}, {', '.join(self.config.regions)}"
-        )
+        table.add_row("LoRA", f"r {self.config.r}, scale {self.config.scale:g}, {', '.join(self.config.regions)}")
         table.add_row("trained", f"{log.trained_parameters:,} parameters, {100 * log.trained_share:.2f} %")
         table.add_row("steps", f"{log.num_steps} ({log.num_examples} examples, {log.epochs:g} epochs)")
         table.add_row("loss", f"{log.losses[0]:.4f} at first, {log.final_loss:.4f} at last")

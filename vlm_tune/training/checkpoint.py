@@ -59,9 +59,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     for path in sorted(folder.glob("*.safetensors")):
         found.update(_read_header(path))
     if not found:
-        raise MergeError(
-            f"{folder} holds no .safetensors weights; save the base model with safe_serialization"
-        )
+        raise MergeError(f"{folder} holds no .safetensors weights; save the base model with safe_serialization")
     return found
 
 
@@ -120,7 +118,5 @@ def _torch_dtype(name: str) -> torch.dtype:
 
     known = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
     if name not in known:
-        raise MergeError(
-            f"the base stores {name} weights, which cannot take a LoRA update; use the unquantised model"
-        )
+        raise MergeError(f"the base stores {name} weights, which cannot take a LoRA update; use the unquantised model")
     return known[name]

@@ -109,9 +109,7 @@ class GradientLiveness:
         norms = _norms(watched)
         broken = [name for name, norm in norms.items() if norm != norm or norm == float("inf")]
         if broken:
-            raise AdapterError(
-                f"gradients are not finite: {self._by_region(broken, watched)}; lower the learning rate"
-            )
+            raise AdapterError(f"gradients are not finite: {self._by_region(broken, watched)}; lower the learning rate")
         self._alive |= {name for name, norm in norms.items() if norm > 0}
         dead = [name for name in watched if name not in self._alive]
         if dead and (last or self._left == 0):
@@ -134,23 +132,17 @@ def _audit_row(batches: Batches, batch: dict[str, torch.Tensor], row: int, label
     trained = (labels != IGNORED).nonzero().flatten()
     length = int(batch["attention_mask"][row].sum())
     tokenizer = batches.processor.tokenizer
-    text = str(
-        tokenizer.decode(labels[trained], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    )
+    text = str(tokenizer.decode(labels[trained], skip_special_tokens=False, clean_up_tokenization_spaces=False))
     answer = batches.answer(label)
     ending = str(tokenizer.decode(answer[-1:], skip_special_tokens=False))
     if labels[trained].tolist() != answer or text != label + ending:
-        raise LabelAuditError(
-            f"for class {label!r} the text {text!r} would be trained, not {label + ending!r}"
-        )
+        raise LabelAuditError(f"for class {label!r} the text {text!r} would be trained, not {label + ending!r}")
     if trained.tolist() != list(range(length - len(answer), length)):
         raise LabelAuditError(
             f"for class {label!r} something comes behind the answer, or the answer is not in one piece"
         )
     if not (labels[trained] == ids[trained]).all() or (labels == image_id).any():
-        raise LabelAuditError(
-            f"for class {label!r} the trained tokens are not the tokens that the model reads"
-        )
+        raise LabelAuditError(f"for class {label!r} the trained tokens are not the tokens that the model reads")
     return text
 
 

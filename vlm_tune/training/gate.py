@@ -213,8 +213,7 @@ def _judge(found: _Found, n: int) -> tuple[GateCheck, ...]:
         ),
     )
     return tuple(
-        GateCheck(name=name, passed=passed, detail=detail, hint=_HINTS[name])
-        for name, passed, detail in results
+        GateCheck(name=name, passed=passed, detail=detail, hint=_HINTS[name]) for name, passed, detail in results
     )
 
 

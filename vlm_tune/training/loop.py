@@ -206,9 +206,7 @@ def _arguments(job: Job, folder: Path) -> SFTConfig:
         num_train_epochs=config.epochs,
         max_steps=job.max_steps or -1,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup"
-        if config.lr_scheduler == "constant"
-        else config.lr_scheduler,
+        lr_scheduler_type="constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler,
         warmup_steps=round(config.warmup_ratio * job.num_steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

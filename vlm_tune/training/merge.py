@@ -121,9 +121,7 @@ class MergeReport(Record):
         return cls.model_validate(_files.read_json(source / REPORT_FILE if source.is_dir() else source))
 
 
-def merge(
-    adapter: Adapter, path: Path | str, *, probe: Sequence[Example], tolerance: float = 0.5
-) -> MergeReport:
+def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], tolerance: float = 0.5) -> MergeReport:
     """Merge an adapter into its base checkpoint and prove it; nothing is left at `path` when the proof fails.
 
     Shards are copied and the adapted tensors replaced in place, so memory holds one tensor at a time. Each
@@ -234,12 +232,9 @@ def _read_updates(folder: Path) -> dict[str, _Update]:
     modules = [name.removesuffix(".lora_A.weight") for name in found if name.endswith(".lora_A.weight")]
     if 2 * len(modules) != len(found):
         odd = next(name for name in found if not name.endswith((".lora_A.weight", ".lora_B.weight")))
-        raise MergeError(
-            f"{folder} holds {odd}, which is no LoRA matrix; this merge takes plain LoRA adapters"
-        )
+        raise MergeError(f"{folder} holds {odd}, which is no LoRA matrix; this merge takes plain LoRA adapters")
     return {
-        module: _Update(found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"], scale)
-        for module in modules
+        module: _Update(found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"], scale) for module in modules
     }
 
 
@@ -267,8 +262,7 @@ def _renamed(tensors: Mapping[str, StoredTensor], base: VLM) -> dict[str, str]:
     model = base.skeleton()
     renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
     return {
-        rename_source_key(name, renamings, [], model.base_model_prefix, model.state_dict())[0]: name
-        for name in tensors
+        rename_source_key(name, renamings, [], model.base_model_prefix, model.state_dict())[0]: name for name in tensors
     }
 
 
@@ -367,9 +361,7 @@ def _check(report: MergeReport, tolerance: float) -> None:
     kept = f"{100 * report.retained_delta:.0f} % of the update survives the rounding to the checkpoint's type"
     advice = f"{kept}; train longer or with a larger learning rate, or serve the adapter unmerged"
     if report.max_ulps > _MAX_ULPS:
-        raise MergeError(
-            f"a stored weight is {report.max_ulps:.2f} ulp from the exact sum; the disk may be faulty"
-        )
+        raise MergeError(f"a stored weight is {report.max_ulps:.2f} ulp from the exact sum; the disk may be faulty")
     for answer in report.answers:
         if answer.merged != answer.adapter and answer.margin > tolerance:
             raise MergeError(

@@ -70,9 +70,7 @@ class OverfitReport(Record):
         """
         failed = [f"{check.name}: {check.detail}; {check.hint}" for check in self.checks if not check.passed]
         if failed:
-            raise OverfitError(
-                f"{self.num_examples} examples could not be learnt by heart. " + ". ".join(failed)
-            )
+            raise OverfitError(f"{self.num_examples} examples could not be learnt by heart. " + ". ".join(failed))
         return self
 
     def show(self) -> None:
@@ -83,9 +81,7 @@ class OverfitReport(Record):
         table = Table("check", "result", "found", title=title)
         for check in self.checks:
             verdict = "[green]passed[/]" if check.passed else "[red]FAILED[/]"
-            table.add_row(
-                check.name, verdict, check.detail if check.passed else f"{check.detail}; {check.hint}"
-            )
+            table.add_row(check.name, verdict, check.detail if check.passed else f"{check.detail}; {check.hint}")
         _console.show(table, html=_console.to_html(table))
 
     def frame(self) -> pd.DataFrame:

@@ -107,9 +107,7 @@ class AdapterPlan(Record):
         table = Table("region", "kind", "layers adapted", "parameters", "of the model", title=title)
         for row in self.rows:
             numbers = (f"{row.parameters:,}", f"{100 * row.share:.3f} %") if row.hit else ("", "")
-            table.add_row(
-                row.region, row.kind, f"{row.hit} of {row.total}", *numbers, style="" if row.hit else "dim"
-            )
+            table.add_row(row.region, row.kind, f"{row.hit} of {row.total}", *numbers, style="" if row.hit else "dim")
         whole = f"{100 * self.trained_share:.3f} %"
         hit, total = sum(row.hit for row in self.rows), sum(row.total for row in self.rows)
         table.add_section()
@@ -128,9 +126,7 @@ class AdapterPlan(Record):
             f"weights {guess.weights_gb:.1f}, adapters and optimizer {guess.adapter_gb:.1f}, "
             f"activations {guess.activations_gb:.1f}",
         )
-        table.add_row(
-            "steps", f"{guess.steps} ({self.num_examples} examples of {self.tokens_per_example:.0f} tokens)"
-        )
+        table.add_row("steps", f"{guess.steps} ({self.num_examples} examples of {self.tokens_per_example:.0f} tokens)")
         table.add_row("time", _duration(guess.seconds))
         if guess.cost is not None:
             table.add_row("cost", f"{guess.cost}: {guess.cost.basis}")
@@ -221,11 +217,7 @@ def _kinds(family: Family) -> tuple[Kind, ...]:
 
 def _stack(skeleton: PreTrainedModel, family: Family, region: Region) -> Stack:
     kinds = tuple(kind for there, kind in family.layers if there == region)
-    names = [
-        name
-        for part in family.modules(linear_names(skeleton), [region], kinds).values()
-        for name in part.total
-    ]
+    names = [name for part in family.modules(linear_names(skeleton), [region], kinds).values() for name in part.total]
     modules = [skeleton.get_submodule(name) for name in names]
     text, vision = skeleton.config.get_text_config(), skeleton.config.vision_config
     heads = {

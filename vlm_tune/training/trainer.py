@@ -91,9 +91,7 @@ class LoRATrainer:
         self._check_parts()
         return overfit(self._load(), self.config, chosen, train.task, max_steps=max_steps)
 
-    def fit(
-        self, train: Dataset, *, validation: Dataset | None = None, run_dir: Path | str | None = None
-    ) -> Adapter:
+    def fit(self, train: Dataset, *, validation: Dataset | None = None, run_dir: Path | str | None = None) -> Adapter:
         """Train an adapter and save it in `run_dir/adapter`.
 
         A run that was interrupted goes on from its newest checkpoint, with the same result as an unbroken
@@ -112,9 +110,7 @@ class LoRATrainer:
         """
         self._check_parts()
         if validation is not None and validation.task != train.task:
-            raise TrainingError(
-                "training and validation examples have different tasks; give both the same one"
-            )
+            raise TrainingError("training and validation examples have different tasks; give both the same one")
         inputs = self._inputs(train, validation)
         folder = Path(run_dir) if run_dir is not None else Path("runs") / inputs
         target, checkpoints = folder / "adapter", folder / "checkpoints"
@@ -195,14 +191,10 @@ class LoRATrainer:
         try:
             card = AdapterCard.model_validate(_files.read_json(target / CARD_FILE))
         except ValidationError as error:
-            raise StorageError(
-                f"{target} holds something else than an adapter; choose another run_dir"
-            ) from error
+            raise StorageError(f"{target} holds something else than an adapter; choose another run_dir") from error
         if card.inputs == inputs:
             return card
-        _console.notice(
-            f"{target} was trained on other inputs; it is replaced when this training is finished."
-        )
+        _console.notice(f"{target} was trained on other inputs; it is replaced when this training is finished.")
         return None
 
 

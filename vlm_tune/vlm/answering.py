@@ -83,9 +83,7 @@ def answers(
         encoded = _ahead(encoders, question.encode, examples, depth=size * _BATCHES_AHEAD)
         for window in _chunks(encoded, size * _BATCHES_AHEAD):
             yield from (item for item in window if isinstance(item, Prediction))
-            photos = sorted(
-                (item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size
-            )
+            photos = sorted((item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size)
             batches = _chunks(photos, size)
             # While generating, the tokenizer is busy in this thread and must not be changed by another.
             ready = (
@@ -112,9 +110,7 @@ class _Batch:
 class _Question:
     """One task put to one loaded model, a batch at a time."""
 
-    def __init__(
-        self, resident: Resident, task: Task, mode: Mode, *, limit: int, model_version: str | None
-    ) -> None:
+    def __init__(self, resident: Resident, task: Task, mode: Mode, *, limit: int, model_version: str | None) -> None:
         self._resident = resident
         self._task = task
         self._mode = mode
@@ -162,8 +158,7 @@ class _Question:
             return None
         share = (time.perf_counter() - started) / len(batch.photos)
         return [
-            self._prediction(photo.example, result, share)
-            for photo, result in zip(batch.photos, results, strict=True)
+            self._prediction(photo.example, result, share) for photo, result in zip(batch.photos, results, strict=True)
         ]
 
     def _run(self, inputs: dict[str, Tensor]) -> Sequence[list[float] | str] | None:
@@ -173,9 +168,7 @@ class _Question:
         model, processor = self._resident.model, self._resident.processor
         try:
             if self._mode == "score":
-                scores: list[list[float]] = (
-                    score_batch(model, inputs, self._answers).double().log_softmax(-1).tolist()
-                )
+                scores: list[list[float]] = score_batch(model, inputs, self._answers).double().log_softmax(-1).tolist()
                 return scores
             room = room_for_answer(self._answers)
             return generate_batch(model, processor, inputs, max_new_tokens=room)
@@ -192,9 +185,7 @@ class _Question:
             scores = dict(zip(self._task.classes, result, strict=True))
             label = raw = max(scores, key=scores.__getitem__)
         else:
-            return _failed(
-                example, "the model's scores are not finite numbers; try dtype bfloat16 or float32"
-            )
+            return _failed(example, "the model's scores are not finite numbers; try dtype bfloat16 or float32")
         return Prediction(
             example_id=example.id,
             outcome="unparseable" if label is None else "answered",

@@ -38,9 +38,7 @@ def generate_batch(
     from transformers import GenerationConfig
 
     own_ends = model.generation_config.eos_token_id
-    ends: Sequence[int] = (
-        own_ends if isinstance(own_ends, list) else [own_ends] if own_ends is not None else []
-    )
+    ends: Sequence[int] = own_ends if isinstance(own_ends, list) else [own_ends] if own_ends is not None else []
     padding = processor.tokenizer.pad_token_id
     end = end_of_turn_id(processor)
     settings = GenerationConfig(

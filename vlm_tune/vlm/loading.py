@@ -38,9 +38,7 @@ def model_folder(model: str | Path) -> Path | None:
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise ModelError(f"{folder} holds an adapter, not a model; load it with vlm_tune.Adapter.load")
     if not (folder / "config.json").exists():
-        raise ModelError(
-            f"{folder} has no config.json, so it is not a model; give a folder of save_pretrained"
-        )
+        raise ModelError(f"{folder} has no config.json, so it is not a model; give a folder of save_pretrained")
     if not any(folder.glob("*.safetensors")):
         other = next((path.name for pattern in ("*.bin", "*.pt*") for path in folder.glob(pattern)), None)
         found = f"only {other}, which is pickled and could run code" if other else "no weights"
@@ -137,16 +135,12 @@ def read_model(
                 output_loading_info=True,
             )
     except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{source} does not fit the memory of {device}; use a smaller model or dtype"
-        ) from error
+        raise ModelError(f"{source} does not fit the memory of {device}; use a smaller model or dtype") from error
     except (*_UNREADABLE, SafetensorError) as error:
         raise ModelError(_why_unreadable(source, error)) from error
     _check_complete(source, report)
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        raise ModelError(
-            f"{source} has no processor for images and text; copy the base model's processor files"
-        )
+        raise ModelError(f"{source} has no processor for images and text; copy the base model's processor files")
     return Resident(model=model, processor=processor, device=model.device, dtype=model.dtype)
 
 

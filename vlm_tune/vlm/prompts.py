@@ -81,9 +81,7 @@ def _render(processor: ProcessorMixin, turns: list[dict[str, Any]], *, add_gener
             "the model's processor has no chat template, so it cannot be asked a question; use the "
             "instruction-tuned version of the model, or copy its chat_template.jinja into the folder"
         )
-    return str(
-        processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-    )
+    return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -120,9 +120,7 @@ def drop(key: str | None = None) -> None:
         if _held is None or key not in (None, _held[0]):
             return
         if _held[1].adapted_now:
-            raise ModelError(
-                "the resident model is in use with an adapter; finish that before loading another"
-            )
+            raise ModelError("the resident model is in use with an adapter; finish that before loading another")
         _held = None
         _free_memory()
 

@@ -40,9 +40,7 @@ _LABELS_PER_PASS = 8
 _continues: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
-def score_labels(
-    model: PreTrainedModel, processor: ProcessorMixin, images: Sequence[bytes], task: Task
-) -> Tensor:
+def score_labels(model: PreTrainedModel, processor: ProcessorMixin, images: Sequence[bytes], task: Task) -> Tensor:
     """Return the log-probability of every class for every photo, in one batch.
 
     Args:
@@ -58,9 +56,7 @@ def score_labels(
     return score_batch(model, inputs, [answer_ids(processor, label) for label in task.classes])
 
 
-def score_batch(
-    model: PreTrainedModel, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]
-) -> Tensor:
+def score_batch(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> Tensor:
     """Return the log-probability of every answer for every row of prepared inputs.
 
     Args:
@@ -79,19 +75,14 @@ def score_batch(
             return torch.stack([_full_forward(model, inputs, answer) for answer in answers], dim=1).cpu()
         positions = _positions(model, inputs)
         read = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        chunks = [
-            answers[start : start + _LABELS_PER_PASS] for start in range(0, len(answers), _LABELS_PER_PASS)
-        ]
+        chunks = [answers[start : start + _LABELS_PER_PASS] for start in range(0, len(answers), _LABELS_PER_PASS)]
         scores = [
-            _continue(model, read, chunk, inputs["attention_mask"], _next_position(positions))
-            for chunk in chunks
+            _continue(model, read, chunk, inputs["attention_mask"], _next_position(positions)) for chunk in chunks
         ]
         return torch.cat(scores, dim=1).cpu()
 
 
-def reference_scores(
-    model: PreTrainedModel, processor: ProcessorMixin, images: Sequence[bytes], task: Task
-) -> Tensor:
+def reference_scores(model: PreTrainedModel, processor: ProcessorMixin, images: Sequence[bytes], task: Task) -> Tensor:
     """Return the same as `score_labels` by brute force: one whole pass per photo and label, nothing shared.
 
     Returns:
@@ -133,9 +124,7 @@ def _continue(
     rows, device = len(prompt_mask), prompt_mask.device
     width = max(map(len, answers))
     # Filled up on the right: a causal model never looks there, so nothing needs masking.
-    tokens = torch.tensor(
-        [[*answer, *[answer[-1]] * (width - len(answer))] for answer in answers], device=device
-    )
+    tokens = torch.tensor([[*answer, *[answer[-1]] * (width - len(answer))] for answer in answers], device=device)
     real = torch.tensor([[step < len(answer) for step in range(width)] for answer in answers], device=device)
     first: Tensor = read.logits[:, -1].float().log_softmax(-1)[:, tokens[:, 0]]
 
@@ -213,9 +202,7 @@ def _continuation_is_exact(model: PreTrainedModel, words: Sequence[int]) -> bool
     tokens = torch.tensor([row, row[::-1]], device=model.device)
     mask, order = torch.ones_like(tokens), torch.tensor([1, 0], device=model.device)
     positions = mask.cumsum(-1) - 1
-    whole = model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits[
-        :, 5:
-    ]
+    whole = model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits[:, 5:]
     state = model(
         input_ids=tokens[:, :5], attention_mask=mask[:, :5], position_ids=positions[:, :5], use_cache=True
     ).past_key_values
