@@ -21,7 +21,7 @@ from transformers import (
 
 import vlm_tune
 
-TOKENIZER = Path(vlm_tune.__file__).parent / "demo" / "model"
+TOKENIZER = Path(vlm_tune.__file__).parent / "demo" / "tiny-qwen3-vl"
 
 LFM2_TEMPLATE = """\
 {{- '<|startoftext|>' -}}

@@ -20,7 +20,7 @@ __all__ = ["DemoPhoto", "DemoPhotos", "Twin", "model_path", "photos", "recipe", 
 
 def model_path() -> Path:
     """Return the folder of the embedded vision-language model."""
-    return Path(__file__).parent / "model"
+    return Path(__file__).parent / "tiny-qwen3-vl"
 
 
 def task() -> Task:
@@ -48,7 +48,7 @@ def recipe(*, seed: int = 0, out: Path | str = "runs/demo", quick: bool = False)
         data=DataSource(folder=folder),
         model=str(model_path()),
         run_dir=run_dir,
-        train=TrainConfig(learning_rate=2e-3, epochs=1 if quick else 3, seed=seed),
+        train=TrainConfig(learning_rate=3e-3, epochs=1 if quick else 3, seed=seed),
         overfit=not quick,
         opponents=() if quick else (Opponent(gemini="gemini-3-flash-preview"),),
         title="Synthetic demo: drawn photos of damaged car panels, a tiny model",
@@ -57,7 +57,15 @@ def recipe(*, seed: int = 0, out: Path | str = "runs/demo", quick: bool = False)
 
 def run_demo(*, seed: int = 0, out: Path | str = "runs/demo", quick: bool = False) -> Result:
     """Run the demo's recipe; what an earlier call finished is not done again."""
+    import torch
+
     from vlm_tune import _console
 
     _console.notice("Synthetic demo: the photos are drawn and the model is tiny; no key, no network, no GPU.")
-    return recipe(seed=seed, out=out, quick=quick).run()
+    threads = torch.get_num_threads()
+    # Tensors this small gain nothing from threads, and wait for them when other programs want the cores.
+    torch.set_num_threads(1)
+    try:
+        return recipe(seed=seed, out=out, quick=quick).run()
+    finally:
+        torch.set_num_threads(threads)

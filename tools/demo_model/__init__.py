@@ -1,0 +1,1 @@
+"""What the pretraining of the demo model is made of: pictures, questions, tokenizer, architecture, training."""
