@@ -36,11 +36,11 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--start", type=Path, help="folder of an earlier run to go on from")
     add("--lesson", action="store_true", help="teach crack, dent and scratch: few steps, the embeddings alone")
     add("--minutes", type=float, help="stop after so much training, wall clock (default 8, none for a lesson)")
-    add("--steps", type=int, help="stop after so many steps (default none, 24 for a lesson)")
+    add("--steps", type=int, help="stop after so many steps (default none, 36 for a lesson)")
     add("--batch", type=int, help="pictures a step (default 1024, 48 for a lesson)")
     add("--questions", type=int, default=3, help="questions a picture (default 3)")
     add("--fresh", type=float, help="share of pictures not seen before (default 0.25, 1 for a lesson)")
-    add("--learning-rate", type=float, default=2e-3)
+    add("--learning-rate", type=float, help="its peak (default 0.002, 0.003 for a lesson)")
     add("--workers", type=int, help="drawing processes (default: cores less 3, none for a lesson)")
     add("--seed", type=int, default=0)
     add("--tiny", action="store_true", help="a much smaller model, to try the script")
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 
 def _options(given: argparse.Namespace) -> Options:
-    usual = (None, 24, 48, 1.0, 0) if given.lesson else (8.0, None, 1024, 0.25, max(0, (os.cpu_count() or 1) - 3))
+    usual = (None, 36, 48, 1.0, 0) if given.lesson else (8.0, None, 1024, 0.25, max(0, (os.cpu_count() or 1) - 3))
     asked = (given.minutes, given.steps, given.batch, given.fresh, given.workers)
     minutes, steps, batch, fresh, workers = (
         default if value is None else value for value, default in zip(asked, usual, strict=True)
@@ -61,7 +61,9 @@ def _options(given: argparse.Namespace) -> Options:
         out=given.out,
         size=TINY if given.tiny else Size(),
         schedule=Schedule(
-            seconds=minutes * 60 if minutes else math.inf, steps=steps, learning_rate=given.learning_rate
+            seconds=minutes * 60 if minutes else math.inf,
+            steps=steps,
+            learning_rate=given.learning_rate or (3e-3 if given.lesson else 2e-3),
         ),
         plan=Plan(num_pictures=batch, questions_each=given.questions, fresh=fresh, lesson=given.lesson),
         start=given.start,

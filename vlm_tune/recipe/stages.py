@@ -83,6 +83,7 @@ class Stages:
         if len(readable) < len(self.data):
             _console.notice(f"{len(self.data) - len(readable)} photos do not decode and are left out")
         self.data = readable
+        _console.notice(f"{len(readable)} photos of {len(readable.task.classes)} classes")
         return found
 
     @cached_property
@@ -100,7 +101,13 @@ class Stages:
     @cached_property
     def clean(self) -> Dataset:
         """The dataset after the leaks are resolved."""
-        return self.leakage.resolve(self.data, remedy=self.recipe.remedy)
+        leaks = self.leakage
+        clean = leaks.resolve(self.data, remedy=self.recipe.remedy)
+        _console.notice(
+            f"{leaks.num_compared:,} pairs compared, {len(leaks.leaked_test_ids)} test photos leak; "
+            f"now {len(clean.train)} for training, {len(clean.test)} for the test"
+        )
+        return clean
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -110,13 +117,14 @@ class Stages:
     @cached_property
     def floor(self) -> Evaluation:
         """The majority guess."""
+        evaluator = self.evaluator
         _console.stage("Baselines")
-        return self.evaluator.run(Baseline.majority(self.clean.train))
+        return _told(evaluator.run(Baseline.majority(self.clean.train)))
 
     @cached_property
     def before(self) -> Evaluation:
         """The base model."""
-        return self.evaluator.run(self.base)
+        return _told(self.evaluator.run(self.base))
 
     @cached_property
     def opponents(self) -> list[Evaluation]:
@@ -127,7 +135,8 @@ class Stages:
                 _console.notice(f"{opponent.gemini} is left out: set GEMINI_API_KEY to add it")
                 continue
             try:
-                asked.append(self.evaluator.run(Gemini(opponent.gemini, base_url=opponent.base_url)))
+                gemini = Gemini(opponent.gemini, base_url=opponent.base_url)
+                asked.append(_told(self.evaluator.run(gemini)))
             except PredictorError as error:
                 # Its answers so far are kept; the training need not wait for a server.
                 _console.notice(f"{opponent.gemini} is left out, run again to add it: {error}")
@@ -146,6 +155,7 @@ class Stages:
             make=lambda: self.trainer.overfit(self.clean.train),
         )
         report.raise_if_failed()
+        _console.notice("passed: loss about 0, every answer right, and the answers follow the photos")
         return report
 
     @cached_property
@@ -153,21 +163,30 @@ class Stages:
         """The trained adapter."""
         _ = self.overfit
         _console.stage("Fine-tune with LoRA")
-        return self.trainer.fit(self.clean.train, run_dir=self.dir)
+        adapter = self.trainer.fit(self.clean.train, run_dir=self.dir)
+        log = adapter.training
+        _console.notice(f"{log.num_steps} steps in {log.seconds:.0f} s, loss {log.final_loss:.3f}; {adapter.path}")
+        return adapter
 
     @cached_property
     def merged(self) -> VLM:
         """The merged model."""
         adapter = self.adapter
         _console.stage("Merge with proof")
-        return adapter.merge(self.dir / "merged")
+        merged = adapter.merge(self.dir / "merged")
+        proof = MergeReport.load(self.dir / "merged")
+        _console.notice(
+            f"{proof.tensors_changed} tensors changed and within {proof.max_ulps:.3f} ulp of the exact sum, "
+            f"{proof.tensors_untouched} untouched; {self.dir / 'merged'}"
+        )
+        return merged
 
     @cached_property
     def after(self) -> Evaluation:
         """The merged model, evaluated."""
         merged = self.merged
         _console.stage("Evaluate the tuned model")
-        return self.evaluator.run(merged)
+        return _told(self.evaluator.run(merged))
 
     def result(self) -> Result:
         """Do everything that is left and write the report."""
@@ -200,6 +219,11 @@ class Stages:
         made.save(path)
         _files.write_json(key_path, key)
         return made
+
+
+def _told(evaluation: Evaluation) -> Evaluation:
+    _console.notice(f"{evaluation.name}: {evaluation.headline}")
+    return evaluation
 
 
 def _content(data: Dataset) -> str:

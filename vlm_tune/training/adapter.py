@@ -210,7 +210,7 @@ class Adapter:
             device=base.device,
             answer=base.answer,
             batch_size=base.batch_size,
-            name=f"{self.name}-merged",
+            name=f"{base.name}-tuned",
         )
 
     def show(self) -> None:
