@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import vlm_tune as vt
 from tests import models
 from tests.drawn import drawn
+from tests.processes import hear_interrupts
 from vlm_tune import demo
 from vlm_tune.errors import MergeError, StorageError
 from vlm_tune.training import merge as merging
@@ -178,7 +179,9 @@ def test_a_disk_that_fills_while_merging_leaves_nothing(adapter: vt.Adapter, tmp
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_merge_stopped_half_way_leaves_no_model(adapter: vt.Adapter, tmp_path: Path, how: signal.Signals) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(adapter.path), str(tmp_path / "model")], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _CHILD, str(adapter.path), str(tmp_path / "model")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=hear_interrupts,
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".model.*")) and time.monotonic() < deadline:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.processes import hear_interrupts
 from tests.training.conftest import photo
 from vlm_tune.data import Dataset
 from vlm_tune.errors import AdapterError, StorageError, TrainingError
@@ -156,7 +157,11 @@ def test_a_killed_process_is_continued(
     job.write_bytes(pickle.dumps((tiny_qwen3_vl, colours, LONGER, tmp_path / "killed")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(job)], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", SCRIPT, str(job)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=hear_interrupts,
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("checkpoints/*/checkpoint-2/vlm_tune.json")):
