@@ -2,7 +2,7 @@
 
 from vlm_tune.training.adapter import Adapter, AdapterCard, TrainingLog
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.merge import MergeReport
+from vlm_tune.training.merge_report import MergeReport
 from vlm_tune.training.overfit import OverfitReport
 from vlm_tune.training.plan import AdapterPlan
 from vlm_tune.training.trainer import LoRATrainer

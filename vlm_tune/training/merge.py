@@ -10,115 +10,25 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from pydantic import NonNegativeFloat, NonNegativeInt
-
 from vlm_tune import _console, _files
 from vlm_tune.errors import MergeError, StorageError
-from vlm_tune.records import Estimate, Example, Prediction, Record
+from vlm_tune.records import Estimate, Example, Prediction
 from vlm_tune.statistics import wilson
 from vlm_tune.training.checkpoint import StoredTensor, copy_files, same_bytes, stored_tensors
+from vlm_tune.training.merge_report import REPORT_FILE, MergeReport, ProbeAnswer
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
-    from matplotlib.figure import Figure
 
     from vlm_tune.training.adapter import Adapter
     from vlm_tune.vlm import VLM
 
-__all__ = ["MergeReport", "ProbeAnswer", "merge"]
+__all__ = ["merge"]
 
-REPORT_FILE = "merge_report.json"
 
 _MAX_ULPS = 0.501
 """Rounding a float64 sum to the nearest 16- or 32-bit number moves it by at most half a unit in the last
 place; the thousandth allows for torch's detour over float32."""
-
-
-class ProbeAnswer(Record):
-    """What base, adapter and merged model answered for one probe image."""
-
-    example_id: str
-    """The probe's id."""
-    base: str | None
-    """The base model's answer."""
-    adapter: str | None
-    """The answer of base and adapter, unmerged."""
-    merged: str | None
-    """The merged model's answer."""
-    margin: NonNegativeFloat
-    """How far the adapter's best class is ahead of its second, in nats."""
-    merged_difference: NonNegativeFloat
-    """Largest difference of a class's log-probability between adapter and merged, in nats."""
-    base_difference: NonNegativeFloat
-    """The same between adapter and base."""
-
-
-class MergeReport(Record):
-    """The proof that a merged folder is its base plus the adapter, rounded once."""
-
-    tensors_changed: NonNegativeInt
-    """Tensors that got the adapter's update."""
-    tensors_untouched: NonNegativeInt
-    """Tensors that are equal to the base's byte for byte (checked)."""
-    max_ulps: NonNegativeFloat
-    """Largest distance of a stored weight from the exact (float64) sum, in units in the last place."""
-    retained_delta: float
-    """Share of the update that survives rounding: <stored - base, update> / <update, update>."""
-    agreement: Estimate
-    """Share of probe images where adapter and merged model give the same answer."""
-    base_agreement: Estimate
-    """Share of probe images where adapter and base give the same answer."""
-    max_score_difference: NonNegativeFloat
-    """Largest difference of a log-probability between adapter and merged on a probe, in nats."""
-    answers: tuple[ProbeAnswer, ...]
-    """Every probe image."""
-    size_bytes: NonNegativeInt
-    """Size of the merged weights."""
-    seconds: NonNegativeFloat
-    """Wall time of the whole merge, proof included."""
-    adapter_fingerprint: str
-    """Which adapter was merged; a finished merge of the same one is not done again."""
-
-    def show(self) -> None:
-        """Print the proof as a table."""
-        from rich.table import Table
-
-        table = Table("check", "result", title="Merge with proof")
-        table.add_row("tensors changed", str(self.tensors_changed))
-        table.add_row("tensors untouched, byte-identical", str(self.tensors_untouched))
-        table.add_row("largest rounding", f"{self.max_ulps:.3f} ulp (0.5 is exact rounding)")
-        table.add_row("update kept after rounding", f"{100 * self.retained_delta:.2f} %")
-        table.add_row("same answer as the adapter", str(self.agreement))
-        table.add_row("same answer as the base", str(self.base_agreement))
-        table.add_row("largest score difference", f"{self.max_score_difference:.4f} nats")
-        table.add_row("size, time", f"{self.size_bytes / 1e9:.3f} GB, {self.seconds:.1f} s")
-        _console.show(table, html=_console.to_html(table))
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row a probe image."""
-        import pandas as pd
-
-        return pd.DataFrame([answer.model_dump() for answer in self.answers])
-
-    def plot(self) -> Figure:
-        """Draw how far merged and base are from the adapter, one pair of points a probe image."""
-        from vlm_tune import plots
-
-        return plots.score_differences(
-            merged=[answer.merged_difference for answer in self.answers],
-            base=[answer.base_difference for answer in self.answers],
-        )
-
-    def save(self, path: Path | str) -> Path:
-        """Write the report as JSON."""
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path | str) -> MergeReport:
-        """Read a report from its JSON file, or from the merged folder that holds it."""
-        source = Path(path)
-        return cls.model_validate(_files.read_json(source / REPORT_FILE if source.is_dir() else source))
 
 
 def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], tolerance: float = 0.5) -> MergeReport:
