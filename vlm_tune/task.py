@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field, PositiveInt, ValidationError
@@ -12,9 +13,14 @@ from pydantic import Field, PositiveInt, ValidationError
 from vlm_tune.errors import TaskError, UnknownLabelError
 from vlm_tune.records import Record
 
-__all__ = ["Task"]
+__all__ = ["NONE", "Task"]
+
+NONE = "none"
+"""The answer that a photo of a multi-label task shows none of the classes."""
 
 _WRAPPING = " \t\r\n\"'`*.,;:!()[]"
+_MAX_LISTED = 10
+"""Classes of a multi-label task whose answers can still be listed: 1,024 of them."""
 
 
 class Task(Record):
@@ -26,6 +32,8 @@ class Task(Record):
         aliases: Other spellings of a class that count as that class.
         descriptions: A line about a class that the prompt shows.
         max_pixels: Image budget; larger images are shrunk to it once, for every predictor.
+        multi_label: A photo may show several of the classes, or none of them. An answer is then the list of
+            its classes in the task's order, such as `crack, dent`, or `none`; a label is written the same way.
 
     Raises:
         TaskError: A class is empty, given twice (case and spaces ignored) or unknown to `aliases` or
@@ -38,6 +46,9 @@ class Task(Record):
         Answer with one of: crack, dent.
         >>> task.parse("Dent.")
         'dent'
+        >>> damage = Task(prompt="What is damaged?", classes=("crack", "dent"), multi_label=True)
+        >>> damage.parse("Dent and crack."), damage.join([]), damage.members("crack, dent")
+        ('crack, dent', 'none', ('crack', 'dent'))
     """
 
     prompt: str
@@ -50,6 +61,8 @@ class Task(Record):
     """Class to a line that explains it in the prompt."""
     max_pixels: PositiveInt = 1_048_576
     """Largest width x height sent to any predictor, in pixels."""
+    multi_label: bool = False
+    """Whether a photo may show several of the classes, or none."""
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -72,12 +85,15 @@ class Task(Record):
         self._check_spellings()
 
     def _check_spellings(self) -> None:
-        owner: dict[str, str] = {}
+        # "none" is taken: it stands for an empty list.
+        owner: dict[str, str] = {_fold(NONE): NONE} if self.multi_label else {}
         for label in self.classes:
             for spelling in (label, *self.aliases.get(label, ())):
                 key = _fold(spelling)
                 if not key:
                     raise TaskError(f"class {label!r} has an empty name or alias {spelling!r}")
+                if self.multi_label and len(_items(spelling)) != 1:
+                    raise TaskError(f"{spelling!r} reads like a list; classes of a multi-label task need one name each")
                 if key in owner and (owner[key] != label or spelling == label):
                     raise TaskError(f"{spelling!r} names both {owner[key]!r} and {label!r}; classes must differ")
                 owner[key] = label
@@ -91,16 +107,66 @@ class Task(Record):
         """Return the one prompt that all predictors get."""
         lines = [self.prompt.strip()]
         lines += [f"- {label}: {self.descriptions[label]}" for label in self.classes if label in self.descriptions]
-        lines.append(f"Answer with one of: {', '.join(self.classes)}.")
+        if self.multi_label:
+            lines.append(f"Answer with all that apply, in this order: {', '.join(self.classes)}.")
+            lines.append(f"Separate them by commas. If none applies, answer: {NONE}.")
+        else:
+            lines.append(f"Answer with one of: {', '.join(self.classes)}.")
         return "\n".join(lines)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every possible answer: the classes or, for a multi-label task, every list of them.
+
+        Raises:
+            TaskError: A multi-label task has more than 10 classes: its answers are too many to list.
+        """
+        if not self.multi_label:
+            return self.classes
+        if len(self.classes) > _MAX_LISTED:
+            raise TaskError(
+                f"a multi-label task of {len(self.classes)} classes has {2 ** len(self.classes):,} possible answers; "
+                f"up to {_MAX_LISTED} classes can be scored, with more let the model write its answer"
+            )
+        sizes = range(len(self.classes) + 1)
+        return tuple(self.join(chosen) for size in sizes for chosen in itertools.combinations(self.classes, size))
+
+    def join(self, classes: Iterable[str]) -> str:
+        """Return the answer that names these classes and no other: in the task's order, or `none`.
+
+        Raises:
+            UnknownLabelError: One is not a class.
+            TaskError: It is not a multi-label task, and they are not exactly one.
+        """
+        chosen = set(classes)
+        if unknown := sorted(chosen.difference(self.classes)):
+            raise UnknownLabelError(unknown[0], self.classes)
+        if not self.multi_label and len(chosen) != 1:
+            raise TaskError(f"a photo of this task has one class, not {len(chosen)}; or set Task(multi_label=True)")
+        return ", ".join(label for label in self.classes if label in chosen) or NONE
+
+    def members(self, answer: str) -> tuple[str, ...]:
+        """Return the classes that an answer or label, as `canonical` or `parse` return it, names."""
+        if not self.multi_label:
+            return (answer,)
+        return () if answer == NONE else tuple(answer.split(", "))
 
     def canonical(self, label: str, *, where: str = "") -> str:
         """Return the class that a label in a dataset names exactly, by name or alias.
+
+        For a multi-label task, the list of them in the task's order; the label separates them by commas.
 
         Raises:
             UnknownLabelError: It is none of them; the error lists the nearest. A label that differs only in
                 case or spaces is refused too, because such a slip often hides a second class.
         """
+        if not self.multi_label:
+            return self._named(label, where)
+        if label == NONE:
+            return NONE
+        return self.join(self._named(item.strip(), where) for item in label.split(","))
+
+    def _named(self, label: str, where: str) -> str:
         if label in self.classes:
             return label
         for name, others in self.aliases.items():
@@ -109,17 +175,31 @@ class Task(Record):
         raise UnknownLabelError(label, self.classes, where=where)
 
     def parse(self, text: str) -> str | None:
-        """Return the class that a model's words name, or None.
+        """Return the class that a model's words name, or None; for a multi-label task, the list of them.
 
         Strict on purpose: after dropping case, surrounding punctuation and one leading `answer:`, the words
-        must be exactly one class or alias. A sentence that mentions a class is not an answer.
+        must be exactly one class or alias, or a list of them by commas, semicolons, lines or `and` where
+        several may apply. A sentence that mentions a class is not an answer.
         """
         words = re.sub(r"^\W*answer\s*(is)?\s*:?\s*", "", text, flags=re.IGNORECASE)
         for candidate in (text, words):
-            for label in self.classes:
-                if _fold(candidate) in {_fold(name) for name in (label, *self.aliases.get(label, ()))}:
-                    return label
+            if self.multi_label and _fold(candidate) == NONE:
+                return NONE
+            named = [self._meant(item) for item in (_items(candidate) if self.multi_label else [candidate])]
+            if named and None not in named:
+                return self.join(label for label in named if label is not None)
         return None
+
+    def _meant(self, words: str) -> str | None:
+        for label in self.classes:
+            if _fold(words) in {_fold(name) for name in (label, *self.aliases.get(label, ()))}:
+                return label
+        return None
+
+
+def _items(text: str) -> list[str]:
+    parts = re.split(r"[,;\n]|\band\b", text, flags=re.IGNORECASE)
+    return [part for part in parts if _fold(part)]
 
 
 def _fold(text: str) -> str:

@@ -9,6 +9,9 @@ from vlm_tune.errors import DataError, SplitError, UnknownLabelError
 from vlm_tune.records import Example
 from vlm_tune.task import Task
 
+TASK = Task(prompt="?", classes=("a", "b", "c"))
+SEVERAL = Task(prompt="?", classes=("a", "b", "c"), multi_label=True)
+
 
 def examples(*labels: str) -> list[Example]:
     return [Example(id=f"{n}.jpg", image=b"", label=label) for n, label in enumerate(labels)]
@@ -16,31 +19,39 @@ def examples(*labels: str) -> list[Example]:
 
 def test_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="at least one"):
-        check([], {})
+        check([], {}, TASK)
 
 
 def test_duplicate_ids_are_counted() -> None:
     with pytest.raises(DataError, match=r"2 ids occur more than once \(first: '0\.jpg'\)"):
-        check([*examples("a", "b", "a"), *examples("a", "b")], {})
+        check([*examples("a", "b", "a"), *examples("a", "b")], {}, TASK)
 
 
 def test_splits_must_fit() -> None:
     with pytest.raises(DataError, match=r"'1\.png' and 1 more; did you mean '1\.jpg'"):
-        check(examples("a", "b"), {"1.png": "train", "9": "test"})
+        check(examples("a", "b"), {"1.png": "train", "9": "test"}, TASK)
     wrong: Any = {"1.jpg": "holdout"}
     with pytest.raises(SplitError, match="'holdout' is not a split"):
-        check(examples("a", "b"), wrong)
+        check(examples("a", "b"), wrong, TASK)
 
 
 @pytest.mark.parametrize("name", ["test", "validation"])
 def test_a_judged_class_needs_training_examples(name: Any) -> None:
     with pytest.raises(DataError, match=f"the {name} split has classes that training lacks: 'b', 'c'"):
-        check(examples("a", "b", "c"), {"0.jpg": "train", "1.jpg": name, "2.jpg": name})
+        check(examples("a", "b", "c"), {"0.jpg": "train", "1.jpg": name, "2.jpg": name}, TASK)
+
+
+def test_a_multi_label_class_may_be_trained_in_any_company() -> None:
+    photos = examples("a, b", "b, c", "a", "none")
+    splits: Any = {"0.jpg": "train", "1.jpg": "train", "2.jpg": "test", "3.jpg": "test"}
+    check(photos, splits, SEVERAL)
+    with pytest.raises(DataError, match="training lacks: 'c'"):
+        check(photos, {**splits, "1.jpg": "test"}, SEVERAL)
 
 
 def test_without_training_nothing_is_lacking() -> None:
-    check(examples("a", "b"), {"0.jpg": "test", "1.jpg": "validation"})
-    check(examples("a", "b"), {})
+    check(examples("a", "b"), {"0.jpg": "test", "1.jpg": "validation"}, TASK)
+    check(examples("a", "b"), {}, TASK)
 
 
 def test_known_ids_pass() -> None:

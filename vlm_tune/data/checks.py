@@ -13,7 +13,7 @@ from vlm_tune.task import Task
 __all__ = ["check", "require_ids", "with_class"]
 
 
-def check(examples: Sequence[Example], splits: Mapping[str, SplitName]) -> None:
+def check(examples: Sequence[Example], splits: Mapping[str, SplitName], task: Task) -> None:
     """Check that there are examples, that ids are unique, and that splits fit the examples.
 
     Raises:
@@ -30,7 +30,7 @@ def check(examples: Sequence[Example], splits: Mapping[str, SplitName]) -> None:
     require_ids(splits, known=counts)
     if wrong := set(splits.values()) - set(SPLITS):
         raise SplitError(f"{min(map(str, wrong))!r} is not a split; the splits are {', '.join(SPLITS)}")
-    _check_training_covers(examples, splits)
+    _check_training_covers(examples, splits, task)
 
 
 def require_ids(ids: Iterable[str], *, known: Collection[str]) -> None:
@@ -53,10 +53,10 @@ def with_class(example: Example, task: Task, *, label: str | None = None) -> Exa
     return example if name == example.label else example.model_copy(update={"label": name})
 
 
-def _check_training_covers(examples: Sequence[Example], splits: Mapping[str, SplitName]) -> None:
+def _check_training_covers(examples: Sequence[Example], splits: Mapping[str, SplitName], task: Task) -> None:
     classes: dict[SplitName | None, set[str]] = {name: set() for name in (*SPLITS, None)}
     for example in examples:
-        classes[splits.get(example.id)].add(example.label)
+        classes[splits.get(example.id)].update(task.members(example.label))
     trained = classes["train"]
     for name in ("validation", "test"):
         lacking = sorted(classes[name] - trained) if trained else []

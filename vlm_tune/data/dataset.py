@@ -55,7 +55,7 @@ class Dataset(Sequence[Example]):
         self._task = task
         self._examples = tuple(with_class(example, task) for example in examples)
         self._splits = dict(splits or {})
-        check(self._examples, self._splits)
+        check(self._examples, self._splits, task)
         if len(classes := set(self.labels)) == 1:
             raise DataError(f"all {len(self)} examples have the class {classes.pop()!r}; a task needs two")
 
@@ -336,7 +336,7 @@ class Dataset(Sequence[Example]):
         part._task = self._task
         part._examples = tuple(examples)
         part._splits = {e.id: splits[e.id] for e in part._examples if e.id in splits}
-        check(part._examples, part._splits)
+        check(part._examples, part._splits, part._task)
         return part
 
     def _table(self) -> Table:
