@@ -32,6 +32,13 @@ class TestExample:
         assert Example(id="1", image=tmp_path / "a.jpg", label="x").content_hash == digest
         assert Example(id="2", image=b"pixels", label="y").content_hash == digest
 
+    def test_a_copy_with_another_image_has_another_hash(self) -> None:
+        example = Example(id="1", image=b"before", label="x")
+        before = example.content_hash
+        assert example.model_copy(update={"label": "y"}).content_hash == before
+        assert example.model_copy(update={"image": b"after"}).content_hash == hashlib.sha256(b"after").hexdigest()
+        assert example.content_hash == before
+
     def test_a_missing_file_is_an_image_error(self, tmp_path: Path) -> None:
         example = Example(id="1", image=tmp_path / "gone.jpg", label="x")
         with pytest.raises(ImageError, match="No such file") as caught:

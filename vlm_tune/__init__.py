@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlm_tune import demo, errors, statistics, testing
     from vlm_tune._console import quiet
-    from vlm_tune.data import Dataset
+    from vlm_tune.data import Dataset, MajorityVote
     from vlm_tune.embedding import OpenClip
     from vlm_tune.errors import VlmTuneError
-    from vlm_tune.evaluation import Comparison, Evaluation, Evaluator
-    from vlm_tune.leakage import LeakageChecker, LeakageReport
+    from vlm_tune.evaluation import Comparison, Evaluation, Evaluator, leakage_inflation
+    from vlm_tune.leakage import LeakageChecker, LeakageReport, find_copies
     from vlm_tune.predictors import Baseline, Gemini, Predictor
     from vlm_tune.profiling import Profile, profile
     from vlm_tune.recipe import Recipe
@@ -45,6 +45,7 @@ _HOME = {
     "LeakageChecker": "leakage",
     "LeakageReport": "leakage",
     "LoRATrainer": "training",
+    "MajorityVote": "data",
     "MergeReport": "training",
     "OpenClip": "embedding",
     "OverfitReport": "training",
@@ -57,6 +58,8 @@ _HOME = {
     "TrainConfig": "training",
     "VLM": "vlm",
     "VlmTuneError": "errors",
+    "find_copies": "leakage",
+    "leakage_inflation": "evaluation",
     "profile": "profiling",
     "quiet": "_console",
     "show_versions": "versions",
@@ -78,6 +81,7 @@ __all__ = [
     "LeakageChecker",
     "LeakageReport",
     "LoRATrainer",
+    "MajorityVote",
     "MergeReport",
     "OpenClip",
     "OverfitReport",
@@ -92,6 +96,8 @@ __all__ = [
     "__version__",
     "demo",
     "errors",
+    "find_copies",
+    "leakage_inflation",
     "profile",
     "quiet",
     "show_versions",

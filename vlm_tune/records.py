@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, StringConstraints
 
@@ -54,6 +54,13 @@ class Example(Record):
         """
         return hashlib.sha256(self.read()).hexdigest()
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields replaced; a replaced image is hashed anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update is not None and "image" in update:
+            copy.__dict__.pop("content_hash", None)
+        return copy
+
     def read(self) -> bytes:
         """Return the encoded image bytes as they are stored.
 
@@ -93,7 +100,8 @@ class Prediction(Record):
     label: str | None = None
     """The class answered; set exactly when the outcome is `answered`."""
     scores: Mapping[str, float] | None = None
-    """Natural log-probability of each class, normalised over the classes, where the predictor has one."""
+    """Natural log-probability of each class, where the predictor has one: normalised over the classes or, for a
+    multi-label task, of the class being in the answer, whatever else is in it."""
     raw: str | None = None
     """The answer's text before parsing."""
     latency_s: NonNegativeFloat | None = None

@@ -22,6 +22,16 @@ def some(count: int = 60, **changes: object) -> list[Example]:
     return [Example(id=f"{n:03}.jpg", image=b"%d" % n, label=labels[n % 3], **changes) for n in range(count)]
 
 
+DAMAGE = Task(prompt="What is damaged?", classes=("crack", "dent", "scratch"), multi_label=True)
+
+
+def damaged(count: int) -> Dataset:
+    """Photos of which every 3rd shows a crack, every 2nd a dent, every 7th a scratch, and some nothing."""
+    steps = {"crack": 3, "dent": 2, "scratch": 7}
+    labels = [DAMAGE.join(label for label, step in steps.items() if n % step == 0) for n in range(count)]
+    return Dataset([Example(id=f"{n:03}", image=b"", label=label) for n, label in enumerate(labels)], task=DAMAGE)
+
+
 def data(count: int = 60) -> Dataset:
     return Dataset(some(count), task=TASK)
 
@@ -73,7 +83,7 @@ class TestConstruction:
             Dataset([*some(3), Example(id="x", image=b"", label=label)], task=TASK)
 
     def test_one_class_only(self) -> None:
-        with pytest.raises(DataError, match="all 5 examples have the class 'dent'"):
+        with pytest.raises(DataError, match="all 5 examples are labelled 'dent'"):
             Dataset([Example(id=f"{n}", image=b"", label="dent") for n in range(5)], task=TASK)
 
     def test_duplicates_and_nothing(self) -> None:
@@ -185,6 +195,13 @@ class TestParts:
         subset = data(120).split(test=0.25).subset(60)
         assert (len(subset.train), len(subset.test)) == (45, 15)
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_small_subset_of_a_split_trains_what_it_tests(self, seed: int) -> None:
+        for dataset in (data(60), damaged(60)):
+            split = dataset.split(test=0.4, seed=seed)
+            for n in range(1, 20):
+                assert len(split.subset(n, seed=seed)) == n
+
     @pytest.mark.parametrize("n", [0, -1, 61])
     def test_an_impossible_size(self, n: int) -> None:
         with pytest.raises(DataError, match=f"cannot take {n} of 60"):
@@ -219,6 +236,107 @@ class TestParts:
             data(3).with_task(Task(prompt="?", classes=("crack", "dent")))
 
 
+class TestLimit:
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 3))
+    def test_a_larger_one_keeps_a_smaller_one(self, first: int, second: int, seed: int) -> None:
+        small, large = sorted((first, second))
+        dataset = data(60).split()
+        inner, outer = dataset.limit(small, seed=seed), dataset.limit(large, seed=seed)
+        assert Counter(inner.labels) == dict.fromkeys(TASK.classes, min(small, 20))
+        assert set(inner.ids) <= set(outer.ids)
+
+    def test_classes_and_splits(self) -> None:
+        dataset = data(60).split(test=0.25).limit({"crack": 4, "dent": 8})
+        assert Counter(dataset.labels) == {"crack": 4, "dent": 8, "scratch": 20}
+        assert Counter(dataset.test.labels) == {"crack": 1, "dent": 2, "scratch": 5}
+
+    def test_another_seed_chooses_others(self) -> None:
+        assert len({data().limit(5, seed=seed).ids for seed in range(4)}) == 4
+
+    def test_impossible_numbers(self) -> None:
+        with pytest.raises(UnknownLabelError, match="did you mean 'dent'"):
+            data().limit({"dnet": 3})
+        with pytest.raises(DataError, match="limit=0 leaves nothing of 'crack'"):
+            data().limit(0)
+
+    def test_several_classes_count_for_each(self) -> None:
+        dataset = damaged(200).limit({"crack": 10, "none": 3})
+        counts = Counter(label for text in dataset.labels for label in text.split(", "))
+        assert counts["crack"] == 10
+        assert counts["none"] == 3
+        assert counts["dent"] > 20
+
+
+class TestSeveralClasses:
+    @pytest.mark.parametrize("seed", range(4))
+    def test_every_class_is_cut_in_the_same_proportions(self, seed: int) -> None:
+        dataset = damaged(400).split(test=0.25, seed=seed)
+        assert len(dataset.test) == 100
+        balance = dataset.balance(test=0.25)
+        assert abs(balance.largest_deviation.points) < 2.5
+
+    def test_groups_stay_whole(self) -> None:
+        examples = [e.model_copy(update={"group": f"g{n // 4}"}) for n, e in enumerate(damaged(400))]
+        dataset = Dataset(examples, task=DAMAGE).split(test=0.25)
+        balance = dataset.balance(test=0.25)
+        assert balance.num_groups == balance.num_whole_groups == 100
+        assert abs(balance.largest_deviation.points) < 6
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.integers(6, 150), st.integers(6, 150), st.integers(0, 3))
+    def test_subsets_are_nested(self, first: int, second: int, seed: int) -> None:
+        small, large = sorted((first, second))
+        dataset = damaged(150)
+        inner, outer = dataset.subset(small, seed=seed), dataset.subset(large, seed=seed)
+        assert len(inner) == small
+        assert set(inner.ids) <= set(outer.ids)
+        assert {label for text in inner.labels for label in text.split(", ")} == {*DAMAGE.classes, "none"}
+
+    def test_a_subset_keeps_the_proportions(self) -> None:
+        dataset = damaged(400).split(test=0.25)
+        half = dataset.subset(200)
+        assert abs(len(half.test) - 50) <= 3
+        for label in DAMAGE.classes:
+            whole = sum(label in text for text in dataset.labels)
+            assert abs(sum(label in text for text in half.labels) - whole / 2) <= 3
+
+    def test_show_and_frame_count_each_class(self, capsys: pytest.CaptureFixture[str]) -> None:
+        examples = [
+            Example(id=f"{n}", image=b"", label=label) for n, label in enumerate(("crack, dent", "dent", "none"))
+        ]
+        dataset = Dataset(examples, task=DAMAGE)
+        dataset.show()
+        counts = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+        assert ["dent", "2"] in counts
+        assert ["none", "1"] in counts
+        assert dataset.frame()[["crack", "dent", "scratch"]].to_numpy().tolist() == [
+            [True, True, False],
+            [False, True, False],
+            [False, False, False],
+        ]
+        assert repr(dataset) == "Dataset(3 examples, 2 classes)"
+
+
+class TestOneImage:
+    def one(self) -> Dataset:
+        return data(3).filter(lambda example: example.label == "dent")
+
+    def test_it_makes_no_dataset_but_may_be_a_part(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(DataError, match="the only example is labelled 'dent'; a dataset needs examples of two"):
+            Dataset(some(3)[1:2], task=TASK)
+        one = self.one()
+        assert repr(one) == "Dataset(1 examples, 1 classes)"
+        assert one.subset(1).ids == one.limit(1).ids == one.ids
+        assert len(one.frame()) == 1
+        one.show()
+        assert "1 examples" in capsys.readouterr().out
+
+    def test_it_cannot_be_split(self) -> None:
+        with pytest.raises(SplitError, match=r"too few examples of 'dent' \(1\)"):
+            self.one().split()
+
+
 class TestReaders:
     def test_a_folder(self, tmp_path: Path) -> None:
         for name in ("train/crack/p1.jpg", "train/dent/p2.jpg", "test/dent/p1.jpg"):
@@ -235,7 +353,7 @@ class TestReaders:
     def test_a_folder_with_one_class(self, tmp_path: Path) -> None:
         (tmp_path / "dent").mkdir()
         (tmp_path / "dent/1.jpg").write_bytes(b"")
-        with pytest.raises(DataError, match="all 1 examples have the class 'dent'"):
+        with pytest.raises(DataError, match="the only example is labelled 'dent'"):
             Dataset.from_folder(tmp_path, task=TASK)
 
     def test_a_table(self, tmp_path: Path) -> None:

@@ -42,6 +42,21 @@ class TestLayouts:
         assert splits == {f"{name}/crack/1.jpg": split, f"{name}/dent/1.jpg": split}
         assert [example.label for example in examples] == ["crack", "dent"]
 
+    def test_split_folders_in_every_class_folder(self, tmp_path: Path) -> None:
+        root = touch(tmp_path, "crack/train/1.jpg", "crack/Test/2.jpg", "dent/train/deep/1.jpg", "dent/val/1.jpg")
+        examples, splits = read_folder(root, task=TASK)
+        assert [example.label for example in examples] == ["crack", "crack", "dent", "dent"]
+        assert splits == {
+            "crack/Test/2.jpg": "test",
+            "crack/train/1.jpg": "train",
+            "dent/train/deep/1.jpg": "train",
+            "dent/val/1.jpg": "validation",
+        }
+
+    def test_one_folder_called_test_is_just_a_folder(self, tmp_path: Path) -> None:
+        _, splits = read_folder(touch(tmp_path, "crack/test/1.jpg", "dent/test/1.jpg", "dent/2.jpg"), task=TASK)
+        assert splits == {}
+
     def test_an_alias_names_its_class(self, tmp_path: Path) -> None:
         examples, _ = read_folder(touch(tmp_path, "Risse/1.jpg"), task=TASK)
         assert examples[0].label == "crack"
@@ -130,6 +145,16 @@ class TestRefusals:
     def test_two_folders_for_one_split(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="2 folders that mean validation"):
             read_folder(touch(tmp_path, "val/dent/1.jpg", "valid/dent/1.jpg", "train/dent/1.jpg"), task=TASK)
+
+    def test_some_classes_cut_and_others_not(self, tmp_path: Path) -> None:
+        root = touch(tmp_path, "crack/train/1.jpg", "crack/test/2.jpg", "dent/1.jpg")
+        with pytest.raises(DataError, match=r"crack holds split folders and .*dent does not"):
+            read_folder(root, task=TASK)
+
+    def test_an_image_between_the_split_folders_of_a_class(self, tmp_path: Path) -> None:
+        root = touch(tmp_path, "crack/train/1.jpg", "crack/test/2.jpg", "crack/3.jpg")
+        with pytest.raises(DataError, match=r"1 images .*first: crack/3\.jpg"):
+            read_folder(root, task=TASK)
 
     @pytest.mark.parametrize("stray", ["stray.jpg", "train/stray.jpg"])
     def test_images_outside_the_class_folders(self, tmp_path: Path, stray: str) -> None:

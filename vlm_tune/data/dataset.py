@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, overload
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from vlm_tune._console import show, to_html
 from vlm_tune.data import splitting
+from vlm_tune.data.balance import Balance, measure
 from vlm_tune.data.checks import check, require_ids, with_class
-from vlm_tune.data.splitting import SPLITS, SplitName
-from vlm_tune.errors import DataError, SplitError
+from vlm_tune.data.dealing import split_grouped
+from vlm_tune.data.display import as_frame, as_table
+from vlm_tune.data.iterative import nested_iterative, split_iterative
+from vlm_tune.data.quarantine import Quarantine, inspect
+from vlm_tune.data.readers import Readers
+from vlm_tune.data.splitting import SplitName
+from vlm_tune.data.strata import strata, strata_of
+from vlm_tune.errors import DataError, SplitError, UnknownLabelError
 from vlm_tune.records import Example
 from vlm_tune.task import Task
 
 if TYPE_CHECKING:
+    import datasets
     import pandas as pd
-    from rich.table import Table
 
 __all__ = ["Dataset"]
 
 
-class Dataset(Sequence[Example]):
+class Dataset(Readers):
     """Labelled photos of one task, each in at most one split; every change gives a new dataset.
 
     Args:
@@ -49,108 +50,6 @@ class Dataset(Sequence[Example]):
         (2, False)
     """
 
-    def __init__(
-        self, examples: Sequence[Example], *, task: Task, splits: Mapping[str, SplitName] | None = None
-    ) -> None:
-        self._task = task
-        self._examples = tuple(with_class(example, task) for example in examples)
-        self._splits = dict(splits or {})
-        check(self._examples, self._splits, task)
-        if len(classes := set(self.labels)) == 1:
-            raise DataError(f"all {len(self)} examples have the class {classes.pop()!r}; a task needs two")
-
-    @classmethod
-    def from_folder(cls, path: Path | str, *, task: Task, group: str | None = None) -> Dataset:
-        """Read class folders, or split folders (`train`, `val`, `test`) that each hold class folders.
-
-        Class folders carry a class's name or alias; split folders any of the usual names in any case. Images
-        lie anywhere below their class folder. Hidden files and files with other endings are skipped. Ids are
-        paths relative to `path` with forward slashes. No image is opened.
-
-        Args:
-            path: The folder.
-            task: The question; its classes decide which folders are valid.
-            group: Regular expression with one capture group, searched in each id: what it captures is the
-                example's group, such as `"part([0-9]+)"`.
-
-        Raises:
-            DataError: There is no folder, no image in it, an image outside the class folders, or a link that
-                leaves it; or `group` is not such a pattern, or fits no image.
-            UnknownLabelError: A folder is not named after a class.
-        """
-        from vlm_tune.data.folder import read_folder
-
-        examples, splits = read_folder(path, task=task, group=group)
-        return cls(examples, task=task, splits=splits)
-
-    @classmethod
-    def from_table(
-        cls,
-        path: Path | str,
-        *,
-        task: Task,
-        image: str = "image",
-        label: str = "label",
-        split: str = "split",
-        group: str = "group",
-        root: Path | str | None = None,
-    ) -> Dataset:
-        """Read a CSV, JSON Lines or Parquet table with one row for each image.
-
-        Args:
-            path: The table.
-            task: The question.
-            image: Column with the image's path, relative to `root`; the relative path becomes the id.
-            label: Column with the class or an alias.
-            split: Column with the split; may be absent, and a cell may be empty.
-            group: Column with the group; may be absent, and a cell may be empty.
-            root: The folder that holds all images; the table's own folder by default.
-
-        All other columns become the examples' metadata.
-
-        Raises:
-            DataError: The table cannot be read, is empty, lacks a column, or lists images that are missing or
-                lie outside `root`.
-            UnknownLabelError: A label is not one of the classes.
-        """
-        from vlm_tune.data.table import Columns, read_table
-
-        columns = Columns(image=image, label=label, split=split, group=group)
-        examples, splits = read_table(path, columns=columns, root=root)
-        return cls(examples, task=task, splits=splits)
-
-    @property
-    def task(self) -> Task:
-        """The question that the photos answer."""
-        return self._task
-
-    @property
-    def examples(self) -> tuple[Example, ...]:
-        """The examples, in order."""
-        return self._examples
-
-    @property
-    def splits(self) -> Mapping[str, SplitName]:
-        """Example id to split; ids without one are absent."""
-        return MappingProxyType(self._splits)
-
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
-        """The examples' ids, in order."""
-        return tuple(example.id for example in self._examples)
-
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        """The examples' classes, in order."""
-        return tuple(example.label for example in self._examples)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits over the task, ids, labels, groups and splits; no image is read."""
-        rows = sorted((e.id, e.label, e.group, self._splits.get(e.id)) for e in self._examples)
-        content = json.dumps([self._task.fingerprint, rows], ensure_ascii=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
     @property
     def train(self) -> Dataset:
         """The examples to train on; raises `SplitError` where there are none."""
@@ -165,24 +64,6 @@ class Dataset(Sequence[Example]):
     def test(self) -> Dataset:
         """The examples to judge on; raises `SplitError` where there are none."""
         return self._only("test")
-
-    def has_split(self, name: SplitName) -> bool:
-        """Return whether any example belongs to a split."""
-        return name in self._splits.values()
-
-    def split_of(self, example_id: str) -> SplitName | None:
-        """Return the split of an example, or None."""
-        self.by_id(example_id)
-        return self._splits.get(example_id)
-
-    def by_id(self, example_id: str) -> Example:
-        """Return the example with an id.
-
-        Raises:
-            DataError: There is none; the error lists the nearest ids.
-        """
-        require_ids([example_id], known=self._by_id)
-        return self._by_id[example_id]
 
     def split(
         self,
@@ -199,7 +80,8 @@ class Dataset(Sequence[Example]):
             test: Share of the examples to judge on.
             validation: Share of the examples to choose settings on.
             seed: Another seed gives another split; the same one gives the same split on every machine.
-            stratify: Cut every class in the same proportions.
+            stratify: Cut every class in the same proportions; for a multi-label task by iterative
+                stratification (Sechidis et al. 2011).
             grouped: Keep each group in one split; by default when any example has a group.
 
         Raises:
@@ -207,15 +89,34 @@ class Dataset(Sequence[Example]):
                 every side, or `grouped` is asked for and there are no groups.
         """
         if self._splits:
-            raise SplitError("this dataset is split already; read it without splits, or move ids with with_splits()")
+            raise SplitError(
+                "this dataset is split already; move ids with with_splits(), or start over from "
+                "Dataset(data.examples, task=data.task)"
+            )
         shares = splitting.split_fractions(test=test, validation=validation)
         groups = {example.id: example.group for example in self._examples if example.group is not None}
         if grouped and not groups:
             raise SplitError("grouped=True, but no example has a group; read the dataset with group=...")
-        strata = {example.id: example.label if stratify else "" for example in self._examples}
+        cells = {example.id: strata_of(example, self._task) if stratify else ("",) for example in self._examples}
         if groups and grouped is not False:
-            return self._part(self._examples, splitting.split_grouped(strata, groups, shares, seed=seed))
-        return self._part(self._examples, splitting.split_stratified(strata, shares, seed=seed))
+            return self._part(self._examples, split_grouped(cells, groups, shares, seed=seed))
+        if self._task.multi_label and stratify:
+            return self._part(self._examples, split_iterative(cells, shares, seed=seed))
+        labels = {example_id: of[0] for example_id, of in cells.items()}
+        return self._part(self._examples, splitting.split_stratified(labels, shares, seed=seed))
+
+    def balance(self, *, test: float | None = None, validation: float = 0.0) -> Balance:
+        """Return the share of each class that each split has, and how many groups lie in one split.
+
+        Args:
+            test: The share that was asked for the test split; by default shares are compared with those that
+                the splits have of all examples.
+            validation: The share that was asked for the validation split, beside `test`.
+
+        Raises:
+            SplitError: The dataset is not split, or the shares are impossible.
+        """
+        return measure(self, None if test is None else splitting.split_fractions(test=test, validation=validation))
 
     def subset(self, n: int, *, seed: int = 0) -> Dataset:
         """Return `n` examples with the proportions of classes and splits kept.
@@ -228,9 +129,37 @@ class Dataset(Sequence[Example]):
         """
         if not 1 <= n <= len(self):
             raise DataError(f"cannot take {n} of {len(self)} examples")
-        strata = {e.id: f"{self._splits.get(e.id, '')}/{e.label}" for e in self._examples}
-        chosen = set(splitting.nested_order(strata, seed=seed)[:n])
-        return self.filter(lambda example: example.id in chosen)
+        return self._keep(self._nested(seed)[:n])
+
+    def limit(self, per_class: int | Mapping[str, int], *, seed: int = 0) -> Dataset:
+        """Return at most so many examples of each class, with the proportions of the splits kept.
+
+        With one seed, a larger number keeps every example of a smaller one. In a multi-label task an example
+        counts for each of its classes and stays only while none of them has its number, so fewer may stay.
+
+        Args:
+            per_class: A number for every class, or class to number; classes that are left out stay whole. In a
+                multi-label task `none` counts as a class.
+            seed: Another seed chooses other examples.
+
+        Raises:
+            DataError: A number is less than 1.
+            UnknownLabelError: A class is not one of the task's.
+        """
+        known = strata(self._task)
+        room = dict.fromkeys(known, per_class) if isinstance(per_class, int) else dict(per_class)
+        for label, number in room.items():
+            if label not in known:
+                raise UnknownLabelError(label, known, where="limit")
+            if number < 1:
+                raise DataError(f"limit={number} leaves nothing of {label!r}; leave the class out with filter()")
+        chosen: list[str] = []
+        for example_id in self._nested(seed):
+            counted = [label for label in strata_of(self._by_id[example_id], self._task) if label in room]
+            if all(room[label] for label in counted):
+                chosen.append(example_id)
+                room.update({label: room[label] - 1 for label in counted})
+        return self._keep(chosen)
 
     def without(self, ids: Collection[str]) -> Dataset:
         """Return the dataset without some examples.
@@ -280,49 +209,60 @@ class Dataset(Sequence[Example]):
         """
         return Dataset(self._examples, task=task, splits=self._splits)
 
+    def quarantine(self) -> Quarantine:
+        """Decode every photo once, in threads, and return the list of those that do not decode.
+
+        `data.without(data.quarantine().ids)` leaves them out.
+        """
+        return Quarantine(dataset_fingerprint=self.fingerprint, num_examples=len(self), photos=inspect(self._examples))
+
+    def to_hf(self) -> datasets.Dataset | datasets.DatasetDict:
+        """Return the examples as a `datasets.Dataset`, or as a `DatasetDict` with one for each split.
+
+        The columns are `id`, `image` (`Image`), `label` (`ClassLabel`, for a multi-label task a list of it), `group`
+        and the metadata, as far as Arrow has one type for a key's values. Images in files are referred to by
+        path; `save_to_disk` and `push_to_hub` put them in.
+
+        Raises:
+            SplitError: Some examples are in a split and others are not.
+        """
+        from vlm_tune.data.hugging_face_export import export
+
+        return export(self)
+
     def show(self) -> None:
-        """Show how many examples each class has in each split."""
-        table = self._table()
+        """Show how many examples each class has in each split; a photo with two classes counts for both."""
+        table = as_table(self)
         show(table, html=to_html(table))
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each example: `id`, `label`, `split`, `group` and `image` (a path or None)."""
-        import pandas as pd
+        """Return a row for each example: `id`, `label`, `split`, `group` and `image` (a path or None).
 
-        rows = [
-            (
-                e.id,
-                e.label,
-                self._splits.get(e.id),
-                e.group,
-                str(e.image) if isinstance(e.image, Path) else None,
-            )
+        For a multi-label task a column for each class says whether the photo shows it.
+        """
+        return as_frame(self)
+
+    def _nested(self, seed: int) -> list[str]:
+        """Return the ids in an order whose every beginning keeps the proportions of classes and splits."""
+        cells = {
+            e.id: [f"{self._splits.get(e.id, '')}/{label}" for label in strata_of(e, self._task)]
             for e in self._examples
-        ]
-        return pd.DataFrame(rows, columns=["id", "label", "split", "group", "image"])
+        }
+        if self._task.multi_label:
+            order = nested_iterative(cells, seed=seed)
+        else:
+            order = splitting.nested_order({example_id: of[0] for example_id, of in cells.items()}, seed=seed)
+        # Training comes first with each class, so that no beginning has a class to judge on and not to learn.
+        front: dict[str, str] = {}
+        for example_id in order:
+            if self._splits.get(example_id) == "train":
+                for cell in cells[example_id]:
+                    front.setdefault(cell, example_id)
+        return list(dict.fromkeys([*front.values(), *order]))
 
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __iter__(self) -> Iterator[Example]:
-        return iter(self._examples)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
-    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
-        return self._examples[index]
-
-    def __repr__(self) -> str:
-        sizes = Counter(self._splits.values())
-        parts = [f"{len(self)} examples", f"{len(set(self.labels))} classes"]
-        parts += [f"{name} {sizes[name]}" for name in SPLITS if sizes[name]]
-        return f"Dataset({', '.join(parts)})"
-
-    @cached_property
-    def _by_id(self) -> dict[str, Example]:
-        return {example.id: example for example in self._examples}
+    def _keep(self, ids: Collection[str]) -> Dataset:
+        kept = set(ids)
+        return self.filter(lambda example: example.id in kept)
 
     def _only(self, name: SplitName) -> Dataset:
         if not self.has_split(name):
@@ -338,17 +278,3 @@ class Dataset(Sequence[Example]):
         part._splits = {e.id: splits[e.id] for e in part._examples if e.id in splits}
         check(part._examples, part._splits, part._task)
         return part
-
-    def _table(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
-
-        columns = [name for name in SPLITS if self.has_split(name)]
-        counts = Counter((e.label, self._splits.get(e.id)) for e in self._examples)
-        table = Table("class", title=f"{len(self)} examples", title_justify="left")
-        for name in (*columns, "all"):
-            table.add_column(name, justify="right")
-        totals = Counter(self.labels)
-        for label in self._task.classes:
-            table.add_row(Text(label), *(str(counts[label, name]) for name in columns), str(totals[label]))
-        return table

@@ -1,4 +1,4 @@
-"""Who goes where: stratified and grouped splits, and nested subsets, the same for a seed on every machine.
+"""Who goes where: stratified splits and nested subsets, the same for a seed on every machine.
 
 Chance comes from hashing the seed with the example's id, so an outcome depends neither on the order of the
 examples nor on a library's random numbers.
@@ -17,10 +17,12 @@ from vlm_tune.errors import SplitError
 __all__ = [
     "SPLITS",
     "SplitName",
+    "draw",
     "nested_order",
     "parse_split",
+    "refuse_small",
+    "shuffled",
     "split_fractions",
-    "split_grouped",
     "split_stratified",
 ]
 
@@ -39,7 +41,6 @@ _SPELLINGS: Mapping[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-_PASSES = 20
 
 
 def parse_split(text: str) -> SplitName | None:
@@ -86,7 +87,7 @@ def split_stratified(
     members: dict[str, list[str]] = defaultdict(list)
     for example_id in shuffled(labels, seed):
         members[labels[example_id]].append(example_id)
-    _refuse_small({label: len(ids) for label, ids in members.items()}, shares, unit="example")
+    refuse_small({label: len(ids) for label, ids in members.items()}, shares, unit="example")
     taken: dict[str, SplitName] = {}
     held_out = [name for name in shares if name != "train"]
     for name in held_out:
@@ -118,100 +119,6 @@ def _quotas(wanted: Mapping[str, float], room: Mapping[str, int]) -> dict[str, i
     return counts
 
 
-def split_grouped(
-    labels: Mapping[str, str],
-    groups: Mapping[str, str],
-    shares: Mapping[SplitName, float],
-    *,
-    seed: int,
-) -> dict[str, SplitName]:
-    """Assign whole groups so that every class is cut as nearly in the same proportions as groups allow.
-
-    Groups are dealt one at a time, large ones first, each to the split where it lowers the chi-square
-    distance between the counts and the wanted counts most. Then groups move while that shows a class in a
-    split that lacked it, or lowers the distance further.
-
-    Args:
-        labels: Example id to class.
-        groups: Example id to group; an example without one is a group of its own.
-        shares: Split to its share; the shares sum to one.
-        seed: Another seed gives another split.
-
-    Raises:
-        SplitError: A class lives in fewer groups than there are splits, or no arrangement was found that
-            shows every class in every split.
-    """
-    members: dict[tuple[bool, str], list[str]] = defaultdict(list)
-    for example_id in labels:
-        group = groups.get(example_id)
-        members[(True, group) if group is not None else (False, example_id)].append(example_id)
-    counts = {key: Counter(labels[example_id] for example_id in ids) for key, ids in members.items()}
-    homes = Counter(label for count in counts.values() for label in count)
-    _refuse_small(homes, shares, unit="group")
-    keys = sorted(members, key=lambda key: (-len(members[key]).bit_length(), _draw(seed, key[1]), key))
-    deal = _Deal([counts[key] for key in keys], shares)
-    deal.improve()
-    if missing := deal.missing():
-        label, name = missing
-        raise SplitError(
-            f"no arrangement of the {len(keys)} groups was found that puts class {label!r} into {name}; "
-            "try another seed, fewer splits, or smaller groups"
-        )
-    return {example_id: deal.home[index] for index, key in enumerate(keys) for example_id in members[key]}
-
-
-class _Deal:
-    """Groups dealt to splits, and what a change of hands would do."""
-
-    def __init__(self, groups: Sequence[Counter[str]], shares: Mapping[SplitName, float]) -> None:
-        self.groups = groups
-        self.home: list[SplitName] = []
-        totals: Counter[str] = Counter()
-        for group in groups:
-            totals.update(group)
-        self.want = {name: {label: n * share for label, n in totals.items()} for name, share in shares.items()}
-        self.have: dict[SplitName, Counter[str]] = {name: Counter() for name in shares}
-        for group in groups:
-            name = min(self.have, key=lambda name: self._effect(name, group, 1)[1])
-            self.home.append(name)
-            self.have[name].update(group)
-
-    def improve(self) -> None:
-        """Move single groups, small ones first, to show more classes in each split or lower the distance."""
-        for _ in range(_PASSES):
-            moved = False
-            for index in reversed(range(len(self.groups))):
-                group, here = self.groups[index], self.home[index]
-                leaving = self._effect(here, group, -1)
-                arriving = {name: self._effect(name, group, 1) for name in self.have if name != here}
-                best = min(arriving, key=arriving.__getitem__)
-                if (leaving[0] + arriving[best][0], leaving[1] + arriving[best][1]) < (0, -1e-9):
-                    self.have[here].subtract(group)
-                    self.have[best].update(group)
-                    self.home[index] = best
-                    moved = True
-            if not moved:
-                return
-
-    def missing(self) -> tuple[str, SplitName] | None:
-        """Return a class and a split that lacks it."""
-        for name, want in self.want.items():
-            for label in want:
-                if self.have[name][label] == 0:
-                    return label, name
-        return None
-
-    def _effect(self, name: SplitName, group: Counter[str], sign: int) -> tuple[int, float]:
-        """Return how many more classes a split would lack, and by how much the distance would grow."""
-        have, want = self.have[name], self.want[name]
-        lacking, distance = 0, 0.0
-        for label, count in group.items():
-            before, after = have[label], have[label] + sign * count
-            lacking += (after == 0) - (before == 0)
-            distance += ((after - want[label]) ** 2 - (before - want[label]) ** 2) / want[label]
-        return lacking, distance
-
-
 def nested_order(strata: Mapping[str, str], *, seed: int) -> list[str]:
     """Return the ids in an order whose every beginning is stratified.
 
@@ -234,14 +141,16 @@ def nested_order(strata: Mapping[str, str], *, seed: int) -> list[str]:
 
 def shuffled(ids: Iterable[str], seed: int) -> list[str]:
     """Return the ids in an order that depends on the seed and on each id alone."""
-    return sorted(ids, key=lambda example_id: (_draw(seed, example_id), example_id))
+    return sorted(ids, key=lambda example_id: (draw(seed, example_id), example_id))
 
 
-def _draw(seed: int, name: str) -> bytes:
+def draw(seed: int, name: str) -> bytes:
+    """Return bytes that depend on the seed and the name alone: what decides instead of chance."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def _refuse_small(sizes: Mapping[str, int], shares: Mapping[SplitName, float], *, unit: str) -> None:
+def refuse_small(sizes: Mapping[str, int], shares: Mapping[SplitName, float], *, unit: str) -> None:
+    """Raise a `SplitError` that lists the classes with too few members to be in every split."""
     small = sorted(label for label, size in sizes.items() if size < len(shares))
     if small:
         listed = ", ".join(f"{label!r} ({sizes[label]})" for label in small[:5]) + (", ..." if small[5:] else "")

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm_tune.data.groups import finder, is_pattern, require_fit
+from vlm_tune.data.locating import Locator, require_files
 from vlm_tune.data.splitting import SPLITS, SplitName, parse_split
 from vlm_tune.errors import DataError, nearest
 from vlm_tune.records import Example
+from vlm_tune.task import NONE, Task
 
 __all__ = ["Columns", "read_table"]
 
 Row = Mapping[str, Any]
 _OPTIONAL = ("split", "group")
+_KINDS: Mapping[type, str] = {str: "text", int: "a number", float: "a number"}
 
 
+@dataclass(frozen=True)
 class Columns:
-    """Which column holds what; every other column becomes metadata."""
+    """Which column holds what; every other column becomes metadata.
 
-    def __init__(self, *, image: str, label: str, split: str, group: str) -> None:
-        self.image = image
-        self.label = label
-        self.split = split
-        self.group = group
+    Attributes:
+        image: The image's path.
+        label: The class, or classes.
+        split: The split; may be absent under this name.
+        group: The group, or a pattern with one `(...)` that finds it in the id; may be absent under this name.
+    """
+
+    image: str = "image"
+    label: str = "label"
+    split: str = "split"
+    group: str = "group"
 
     def check(self, table: Path, present: Iterable[str]) -> None:
         """Refuse a table without the image or label column, or without an optional one that was renamed."""
         known = list(present)
         for role, name in vars(self).items():
-            if name in known or (role in _OPTIONAL and name == role):
+            if name in known or (role in _OPTIONAL and name == role) or (role == "group" and is_pattern(name)):
                 continue
             close = nearest(name, known)
             hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -43,7 +54,7 @@ class Columns:
 
 
 def read_table(
-    path: Path | str, *, columns: Columns, root: Path | str | None = None
+    path: Path | str, *, task: Task, columns: Columns, root: Path | str | None = None
 ) -> tuple[list[Example], dict[str, SplitName]]:
     """Read examples from a table without opening any image; `Dataset.from_table` says how.
 
@@ -55,25 +66,35 @@ def read_table(
             split, or lists images that are missing or lie outside the root.
     """
     table = Path(path)
-    folder = Path(root if root is not None else table.parent).resolve()
+    locator = Locator(root if root is not None else table.parent, option="root")
     rows = _rows(table)
     if not rows:
         raise DataError(f"{table} has no rows")
-    columns.check(table, dict.fromkeys(name for row in rows for name in row))
+    present = dict.fromkeys(name for row in rows for name in row)
+    columns.check(table, present)
+    pattern = columns.group if columns.group not in present and is_pattern(columns.group) else None
+    group_of = None if pattern is None else finder(pattern)
+    _refuse_mixed(table, columns.label, rows)
     examples: list[Example] = []
     splits: dict[str, SplitName] = {}
-    missing: list[str] = []
     for number, row in enumerate(rows, start=1):
         where = f"{table}, row {number}"
-        example = _example(row, columns, folder, where=where)
-        examples.append(example)
-        if not Path(str(example.image)).is_file():
-            missing.append(example.id)
+        example_id, image = _image(row.get(columns.image), locator, columns.image, where=where)
+        group = _text(row.get(columns.group)) if group_of is None else group_of(example_id)
+        examples.append(
+            Example(
+                id=example_id,
+                image=image,
+                label=_label(row.get(columns.label), columns.label, task, where=where),
+                group=group or None,
+                metadata={key: value for key, value in row.items() if key not in vars(columns).values()},
+            )
+        )
         if cell := _text(row.get(columns.split)):
-            splits[example.id] = _split(cell, where=where)
-    if missing:
-        first = ", ".join(missing[:5]) + (", ..." if missing[5:] else "")
-        raise DataError(f"{len(missing)} of {len(rows)} images in {table} are missing below {folder}: {first}")
+            splits[example_id] = _split(cell, where=where)
+    require_files(examples, source=table, folder=locator.folder, option="root")
+    if pattern is not None:
+        require_fit(pattern, examples)
     return examples, splits
 
 
@@ -134,24 +155,40 @@ def _read_parquet(table: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _example(row: Row, columns: Columns, folder: Path, *, where: str) -> Example:
-    name = row.get(columns.image)
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{where}: column {columns.image!r} holds {name!r:.80}, not the path of an image")
-    label = _text(row.get(columns.label))
-    if not label:
-        raise DataError(f"{where}: column {columns.label!r} is empty")
-    # Normalised as text, so that an image keeps the id it has in the table whatever links lie on its way.
-    image = os.path.normpath(folder / name)
-    if not Path(os.path.realpath(image)).is_relative_to(folder) or not Path(image).is_relative_to(folder):
-        raise DataError(f"{where}: image {name!r} leaves {folder}; pass the folder that holds all with root=...")
-    return Example(
-        id=Path(image).relative_to(folder).as_posix(),
-        image=Path(image),
-        label=label,
-        group=_text(row.get(columns.group)) or None,
-        metadata={key: value for key, value in row.items() if key not in vars(columns).values()},
-    )
+def _image(cell: Any, locator: Locator, column: str, *, where: str) -> tuple[str, Path]:
+    if isinstance(cell, Mapping) and "bytes" in cell:
+        raise DataError(f"{where}: column {column!r} holds images, not paths; read the table with Dataset.from_hf")
+    if not isinstance(cell, str) or not cell:
+        raise DataError(f"{where}: column {column!r} holds {cell!r:.80}, not the path of an image")
+    return locator.find(cell, where=where)
+
+
+def _label(cell: Any, column: str, task: Task, *, where: str) -> str:
+    if isinstance(cell, list):
+        if not task.multi_label and len(cell) != 1:
+            raise DataError(f"{where}: column {column!r} lists {len(cell)} classes; set Task(multi_label=True)")
+        return ", ".join(_label(item, column, task, where=where) for item in cell) or NONE
+    if cell is None or cell == "" or cell != cell:  # a missing number is not equal to itself
+        hint = f"; write {NONE!r} for a photo that shows no class" if task.multi_label else ""
+        raise DataError(f"{where}: column {column!r} is empty{hint}")
+    if not isinstance(cell, str | int) or isinstance(cell, bool):
+        raise DataError(f"{where}: column {column!r} holds {cell!r:.80}; a class is text or a whole number")
+    return str(cell)
+
+
+def _refuse_mixed(table: Path, column: str, rows: Sequence[Row]) -> None:
+    """Refuse labels of several kinds: whether 1 and "1" are one class is not for us to guess."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        cell = row.get(column)
+        for item in cell if isinstance(cell, list) else [cell]:
+            if item is not None:
+                first.setdefault(_KINDS.get(type(item), type(item).__name__), number)
+    if len(first) > 1:
+        (one, here), (other, there) = list(first.items())[:2]
+        raise DataError(
+            f"{table}: column {column!r} holds {one} in row {here} and {other} in row {there}; write all labels alike"
+        )
 
 
 def _split(cell: str, *, where: str) -> SplitName:
