@@ -3,14 +3,27 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, BertConfig, PreTrainedConfig
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BertConfig,
+    Lfm2VlImageProcessor,
+    Lfm2VlProcessor,
+    PreTrainedConfig,
+    Qwen2VLImageProcessor,
+)
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from tests.models import lfm2_vl_config, qwen3_vl_config
 from vlm_tune.errors import AdapterError, ModelError
-from vlm_tune.families import FAMILIES, family_of, linear_names
+from vlm_tune.families import FAMILIES, PatchGrid, TileGrid, family_of, linear_names
 
 REGIONS = ("vision", "projector", "language")
 
@@ -110,3 +123,63 @@ def test_an_unknown_architecture_is_an_error_that_lists_the_known_ones() -> None
 def test_importing_families_loads_no_torch() -> None:
     code = "import sys, vlm_tune.families; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SIZES = [
+    (1, 1), (32, 32), (15, 2900), (31, 33), (200, 200), (255, 257), (348, 348), (512, 512), (640, 480), (480, 640),
+    (724, 724), (725, 725), (1024, 768), (1024, 1024), (1182, 886), (300, 3000), (2048, 40), (1600, 1000), (1280, 512),
+]  # fmt: skip
+
+
+def real_tokens(processor: Lfm2VlProcessor | Qwen2VLImageProcessor, width: int, height: int) -> int:
+    """Count what the real processor makes of a grey photo."""
+    photo = Image.new("RGB", (width, height), "grey")
+    if isinstance(processor, Lfm2VlProcessor):
+        inputs = processor(images=[[photo]], text=["<image>"])
+        return inputs["input_ids"][0].count(processor.image_token_id)
+    grid = processor(images=[photo], return_tensors="pt")["image_grid_thw"]
+    return int(grid.prod()) // processor.merge_size**2
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_image_tokens_are_those_of_qwen3_vl(width: int, height: int) -> None:
+    # The settings of every published Qwen3-VL.
+    size = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
+    processor = Qwen2VLImageProcessor(patch_size=16, merge_size=2, size=size)
+    assert FAMILIES["qwen3_vl"].image_tokens(width, height) == real_tokens(processor, width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_image_tokens_are_those_of_lfm2_vl(width: int, height: int, tiny_lfm2_vl: Path) -> None:
+    tiny = AutoProcessor.from_pretrained(tiny_lfm2_vl)
+    # Up to ten tiles are numbered in the text; the tiny tokenizer knows fewer numbers, which count as words.
+    processor = Lfm2VlProcessor(Lfm2VlImageProcessor(), tiny.tokenizer)
+    assert FAMILIES["lfm2_vl"].image_tokens(width, height) == real_tokens(processor, width, height)
+
+
+@given(st.integers(1, 6000), st.integers(1, 6000))
+def test_image_tokens_at_any_size(width: int, height: int) -> None:
+    budget = {"min_pixels": 65_536, "max_pixels": 16_777_216}
+    ours = FAMILIES["qwen3_vl"].image_tokens(width, height)
+    if max(width, height) / min(width, height) > 200:
+        assert ours is None
+    else:
+        resized = smart_resize(height, width, 32, **budget)
+        assert ours == resized[0] * resized[1] // 32**2
+    real = Lfm2VlImageProcessor()
+    limits = {"max_image_tokens": 256, "encoder_patch_size": 16, "downsample_factor": 2}
+    small_width, small_height = real.smart_resize(height, width, min_image_tokens=64, **limits)
+    expected = small_width * small_height // 32**2
+    if real._is_image_too_large(height, width, max_pixels_tolerance=2.0, **limits):
+        expected += 256 * real._get_grid_layout(height, width, min_tiles=2, max_tiles=10, tile_size=512)[-1]
+    assert FAMILIES["lfm2_vl"].image_tokens(width, height) == expected
+
+
+def test_other_settings_are_counted_too(tiny_qwen3_vl: Path, tiny_lfm2_vl: Path) -> None:
+    qwen = AutoProcessor.from_pretrained(tiny_qwen3_vl).image_processor
+    lfm2 = AutoProcessor.from_pretrained(tiny_lfm2_vl)
+    patches = PatchGrid(patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96)
+    tiles = TileGrid(patch_size=8, min_tokens=4, max_tokens=16, tile_size=64, max_tiles=4)
+    for width, height in ((10, 10), (40, 30), (64, 64), (100, 100), (130, 90), (90, 200), (400, 300)):
+        assert patches.tokens(width, height) == real_tokens(qwen, width, height)
+        assert tiles.tokens(width, height) == real_tokens(lfm2, width, height)

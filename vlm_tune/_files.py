@@ -11,6 +11,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from vlm_tune.errors import StorageError
 
 __all__ = ["atomic_directory", "atomic_file", "read_json", "sha256", "write_json", "write_text"]
+
+_MAX_SYNCS = 16
 
 
 @contextmanager
@@ -64,8 +67,9 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".part"))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
-        for file in temporary.rglob("*"):
-            _fsync(file)
+        # Disks write many files down at once as fast as one.
+        with ThreadPoolExecutor(_MAX_SYNCS) as pool:
+            list(pool.map(_fsync, temporary.rglob("*")))
         _swap(temporary, target)
         _fsync(target.parent)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What is where in each model architecture: which linear layers are vision, projector and language.
+"""What is where in each model architecture: its linear layers, and the tokens it spends on a photo.
 
 The patterns are full matches on module names of the transformers classes, checked in the tests against the
 real module trees. The projector has no attention of its own; its linear layers count as its attention, so
@@ -7,6 +7,7 @@ that the kind `attention` reaches every part of the model.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,19 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig
 
-__all__ = ["FAMILIES", "Coverage", "Family", "Kind", "Layers", "Part", "Region", "family_of", "linear_names"]
+__all__ = [
+    "FAMILIES",
+    "Coverage",
+    "Family",
+    "Kind",
+    "Layers",
+    "Part",
+    "PatchGrid",
+    "Region",
+    "TileGrid",
+    "family_of",
+    "linear_names",
+]
 
 Region = Literal["vision", "projector", "language"]
 """A third of a vision-language model."""
@@ -67,8 +80,62 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class PatchGrid:
+    """One grid of patches over the whole photo: `Qwen2VLImageProcessor` with Qwen3-VL's published settings."""
+
+    patch_size: int = 16
+    merge_size: int = 2
+    min_pixels: int = 65_536
+    max_pixels: int = 16_777_216
+
+    def tokens(self, width: int, height: int) -> int | None:
+        """Return how many tokens stand for a photo; None where the processor refuses it as too long."""
+        if max(width, height) > 200 * min(width, height):
+            return None
+        unit = self.patch_size * self.merge_size
+        return math.prod(_cells(width, height, unit, (self.min_pixels, self.max_pixels), least=0))
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Tiles for large photos, and the whole one small: `Lfm2VlImageProcessor` with its published settings."""
+
+    patch_size: int = 16
+    downsample_factor: int = 2
+    min_tokens: int = 64
+    max_tokens: int = 256
+    tile_size: int = 512
+    min_tiles: int = 2
+    max_tiles: int = 10
+    tolerance: float = 2.0
+
+    def tokens(self, width: int, height: int) -> int:
+        """Return how many tokens stand for a photo, its tiles and the small whole together."""
+        unit = self.patch_size * self.downsample_factor
+        budget = (self.min_tokens * unit**2, self.max_tokens * unit**2)
+        whole = math.prod(_cells(width, height, unit, budget, least=1))
+        sides = (max(self.patch_size, round(side / unit) * unit) for side in (width, height))
+        if math.prod(sides) <= budget[1] * self.tolerance:
+            return whole
+        per_side = math.ceil(self.tile_size // self.patch_size / self.downsample_factor)
+        return math.prod(self._layout(width, height)) * per_side**2 + whole
+
+    def _layout(self, width: int, height: int) -> tuple[int, int]:
+        """Return the columns and rows of tiles whose shape is nearest to the photo's."""
+        sides = range(1, self.max_tiles + 1)
+        grids = [(x, y) for x in sides for y in sides if self.min_tiles <= x * y <= self.max_tiles]
+        best, smallest = (1, 1), math.inf
+        for across, down in sorted(grids, key=math.prod):
+            off = abs(width / height - across / down)
+            # Of grids with the same shape, a larger one is taken where the photo fills half of it.
+            if off < smallest or (off == smallest and width * height > 0.5 * self.tile_size**2 * across * down):
+                best, smallest = (across, down), off
+        return best
+
+
+@dataclass(frozen=True)
 class Family:
-    """One architecture: its name, the `model_type`s of its configurations and its parts.
+    """One architecture: its name, the `model_type`s of its configurations, its parts and its image tokens.
 
     Example:
         >>> family = FAMILIES["qwen3_vl"]
@@ -80,6 +147,24 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     layers: Mapping[Part, Layers]
+    grid: PatchGrid | TileGrid
+
+    def image_tokens(self, width: int, height: int) -> int | None:
+        """Return how many tokens of the prompt stand for a photo, without the few that mark its ends and tiles.
+
+        Args:
+            width: Width in pixels, as the model gets it: see `vlm_tune.images.encode`.
+            height: Height in pixels.
+
+        Returns:
+            The tokens, with the processor settings the models are published with; None where the processor
+            refuses the photo.
+
+        Example:
+            >>> FAMILIES["qwen3_vl"].image_tokens(1024, 1024), FAMILIES["lfm2_vl"].image_tokens(1024, 1024)
+            (1024, 1280)
+        """
+        return self.grid.tokens(width, height)
 
     def parts(self, regions: Collection[Region], kinds: Collection[Kind]) -> tuple[Part, ...]:
         """Return the parts that the regions and kinds name, leaving out those the architecture lacks.
@@ -160,6 +245,7 @@ _QWEN3_VL = Family(
         ("language", "attention"): Layers(r"model\.language_model\.layers\.\d+\.self_attn", "[qkvo]_proj"),
         ("language", "mlp"): Layers(r"model\.language_model\.layers\.\d+\.mlp", "(?:gate|up|down)_proj"),
     },
+    PatchGrid(),
 )
 
 _LFM2_VL = Family(
@@ -175,6 +261,7 @@ _LFM2_VL = Family(
         ("language", "mlp"): Layers(r"model\.language_model\.layers\.\d+\.feed_forward", "w[123]"),
         ("language", "conv"): Layers(r"model\.language_model\.layers\.\d+\.conv", "(?:in|out)_proj"),
     },
+    TileGrid(),
 )
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in (_QWEN3_VL, _LFM2_VL)}
@@ -209,3 +296,20 @@ def linear_names(model: nn.Module) -> tuple[str, ...]:
 def _shapes(names: Iterable[str]) -> list[str]:
     # Layer numbers are noise in a message: model.layers.0.q_proj and model.layers.1.q_proj are one shape.
     return list(dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in names))
+
+
+def _cells(width: int, height: int, unit: int, budget: tuple[int, int], *, least: int) -> tuple[int, int]:
+    """Return the columns and rows of `unit` pixels that a photo is resized to, its area inside the budget.
+
+    The order of the operations is that of transformers' `smart_resize`, so that roundings agree.
+    """
+    across, down = (max(least, round(side / unit)) for side in (width, height))
+    pixels = across * unit * down * unit
+    low, high = budget
+    if pixels > high:
+        beta = math.sqrt((height * width) / high)
+        return max(1, math.floor(width / beta / unit)), max(1, math.floor(height / beta / unit))
+    if pixels < low:
+        beta = math.sqrt(low / (height * width))
+        return math.ceil(width * beta / unit), math.ceil(height * beta / unit)
+    return across, down

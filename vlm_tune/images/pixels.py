@@ -7,7 +7,7 @@ import math
 
 from PIL import Image, ImageCms
 
-__all__ = ["fit", "foreign_profile", "orientation", "upright_rgb"]
+__all__ = ["fit", "fitting_size", "foreign_profile", "orientation", "upright_rgb"]
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -68,13 +68,22 @@ def foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
 
 def fit(image: Image.Image, max_pixels: int) -> Image.Image:
     """Return the image with at most `max_pixels` pixels, its shape kept as nearly as whole pixels allow."""
-    width, height = image.size
+    size = fitting_size(*image.size, max_pixels=max_pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def fitting_size(width: int, height: int, *, max_pixels: int) -> tuple[int, int]:
+    """Return the width and height that `fit` gives an image of a size in pixels.
+
+    Example:
+        >>> fitting_size(4000, 3000, max_pixels=1_048_576)
+        (1182, 886)
+    """
     if width * height <= max_pixels:
-        return image
+        return width, height
     scale = math.sqrt(max_pixels / (width * height))
     new_width = min(max(1, int(width * scale)), max_pixels)
-    new_height = min(max(1, int(height * scale)), max_pixels // new_width)
-    return image.resize((new_width, new_height), Image.Resampling.LANCZOS)
+    return new_width, min(max(1, int(height * scale)), max_pixels // new_width)
 
 
 def _flatten(image: Image.Image) -> Image.Image:
