@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vlm_tune import plots
-from vlm_tune.statistics import wilson
+from vlm_tune.statistics import f1_scores, wilson
 
 
 def _photos(count: int) -> list[Image.Image]:
@@ -25,6 +25,15 @@ def _photos(count: int) -> list[Image.Image]:
 EVERY_FIGURE: dict[str, Callable[[], Figure]] = {
     "accuracy_forest": lambda: plots.accuracy_forest(
         [("base", wilson(53, 98)), ("tuned", wilson(87, 98))], chance=1 / 3
+    ),
+    "class_scores": lambda: plots.class_scores(
+        list(
+            zip(
+                ("crack", "dent", "rust"),
+                f1_scores([[1, 1, 0], [1, 0, 0]], [[1, 0, 0], [1, 0, 0]]).per_class,
+                strict=True,
+            )
+        )
     ),
     "confusion": lambda: plots.confusion([[30, 2, 1], [4, 25, 0]], ["crack", "dent"], accuracy=wilson(55, 62)),
     "similarity_histogram": lambda: plots.similarity_histogram([0.5, 0.7, 0.99], null=[0.4, 0.5], cut=0.9),
@@ -62,6 +71,7 @@ def test_every_public_figure_is_covered_above() -> None:
     [
         ("accuracy_forest", ["88.8 % [81.0, 93.6]", "n = 98", "chance", "tuned"]),
         ("confusion", ["88.7 % [78.5, 94.4]", "n = 62", "30", "no answer", "truth"]),
+        ("class_scores", ["100.0 % [51.0, 100.0] n = 2", "0.0 % [0.0, 88.5] n = 1", "rust", "recall"]),
         ("similarity_histogram", ["n = 3", "cut 0.900, 1 above"]),
         ("class_balance", ["train n = 17", "test n = 3"]),
         ("paired_bar", ["+6.1 points [-1.5, +14.4]", "n = 98", "only candidate: 10", "both wrong: 7"]),
@@ -114,6 +124,7 @@ def test_empty_data_still_draws() -> None:
         plots.similarity_histogram([]),
         plots.loss_curve([], []),
         plots.class_balance({}),
+        plots.class_scores([]),
         plots.paired_bar(wins=0, losses=0, both_right=0, both_wrong=0),
         plots.image_grid([], []),
         plots.modules_hit([]),

@@ -14,6 +14,7 @@ import pytest
 
 import vlm_tune as vt
 from tests.drawn import draw_some
+from tests.training.conftest import COLOURS, mixture
 from vlm_tune import demo
 from vlm_tune.errors import RecipeError
 from vlm_tune.recipe import DataSource, Opponent, Recipe, Result
@@ -152,3 +153,25 @@ def test_a_killed_run_goes_on(small_recipe: Recipe, tmp_path: Path) -> None:
     process.wait()
     assert list(journals.glob("*"))
     assert recipe.run().report.exists()
+
+
+def test_a_recipe_of_several_classes_runs_to_its_report(tmp_path: Path) -> None:
+    task = vt.Task(prompt="Which colours are in it?", classes=COLOURS, multi_label=True)
+    lines = ["image,label"]
+    for number, label in enumerate(task.answers * 2):
+        (tmp_path / f"{number}.png").write_bytes(mixture(task.members(label), number))
+        lines.append(f'{number}.png,"{label}"')
+    (tmp_path / "photos.csv").write_text("\n".join(lines))
+    result = Recipe(
+        task=task,
+        data=DataSource(table=tmp_path / "photos.csv"),
+        model=str(demo.model_path()),
+        run_dir=tmp_path / "run",
+        train=vt.TrainConfig(epochs=1, learning_rate=2e-3),
+        overfit=False,
+    ).run()
+    assert all(evaluation.multi_label for evaluation in result.evaluations)
+    assert "Exact match" in result.report.read_text()
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [row["confusion"] for row in report["evaluations"]] == [None] * 3
+    assert report["evaluations"][2]["micro_f1"]["value"] == result.tuned.micro_f1.value

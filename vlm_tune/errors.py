@@ -7,7 +7,8 @@ VlmTuneError
 │   ├── ImageError           one image cannot be read
 │   └── SplitError           a split is missing, empty or impossible
 ├── ModelError           a model cannot be loaded or does not fit the request
-│   └── AdapterError         the adapter does not touch what was asked for, or belongs to another base
+│   ├── AdapterError         the adapter does not touch what was asked for, or belongs to another base
+│   └── EmbeddingError       an embedder's vectors cannot be compared
 ├── TrainingError        training cannot start or went wrong
 │   ├── LabelAuditError      the trained tokens are not exactly the answer
 │   └── OverfitError         ten examples cannot be learnt by heart
@@ -28,6 +29,7 @@ from pathlib import Path
 __all__ = [
     "AdapterError",
     "DataError",
+    "EmbeddingError",
     "EvaluationError",
     "ImageError",
     "LabelAuditError",
@@ -101,6 +103,10 @@ class ModelError(VlmTuneError):
 
 class AdapterError(ModelError):
     """The adapter does not touch what was asked for, or belongs to another base model."""
+
+
+class EmbeddingError(ModelError):
+    """An embedder's vectors cannot be compared: their shape, their norm, or not even numbers."""
 
 
 class TrainingError(VlmTuneError):

@@ -37,7 +37,8 @@ class Task(Record):
 
     Raises:
         TaskError: A class is empty, given twice (case and spaces ignored) or unknown to `aliases` or
-            `descriptions`; or the prompt is empty.
+            `descriptions`; the prompt is empty; or a class of a multi-label task is called `none` or reads like
+            a list.
 
     Example:
         >>> task = Task(prompt="What is it?", classes=("crack", "dent"))
@@ -85,15 +86,14 @@ class Task(Record):
         self._check_spellings()
 
     def _check_spellings(self) -> None:
-        # "none" is taken: it stands for an empty list.
-        owner: dict[str, str] = {_fold(NONE): NONE} if self.multi_label else {}
+        owner: dict[str, str] = {}
         for label in self.classes:
             for spelling in (label, *self.aliases.get(label, ())):
                 key = _fold(spelling)
                 if not key:
                     raise TaskError(f"class {label!r} has an empty name or alias {spelling!r}")
-                if self.multi_label and len(_items(spelling)) != 1:
-                    raise TaskError(f"{spelling!r} reads like a list; classes of a multi-label task need one name each")
+                if self.multi_label:
+                    _check_item(spelling)
                 if key in owner and (owner[key] != label or spelling == label):
                     raise TaskError(f"{spelling!r} names both {owner[key]!r} and {label!r}; classes must differ")
                 owner[key] = label
@@ -116,20 +116,42 @@ class Task(Record):
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """Every possible answer: the classes or, for a multi-label task, every list of them.
+        """Every possible answer: the classes or, for a multi-label task, every list of them, the short ones first.
 
         Raises:
             TaskError: A multi-label task has more than 10 classes: its answers are too many to list.
         """
         if not self.multi_label:
             return self.classes
-        if len(self.classes) > _MAX_LISTED:
+        if not self._can_list:
             raise TaskError(
                 f"a multi-label task of {len(self.classes)} classes has {2 ** len(self.classes):,} possible answers; "
-                f"up to {_MAX_LISTED} classes can be scored, with more let the model write its answer"
+                f"those of up to {_MAX_LISTED} classes can be scored. Let the model write its answer instead: "
+                'VLM(..., answer="generate")'
             )
         sizes = range(len(self.classes) + 1)
         return tuple(self.join(chosen) for size in sizes for chosen in itertools.combinations(self.classes, size))
+
+    @property
+    def _can_list(self) -> bool:
+        return not self.multi_label or len(self.classes) <= _MAX_LISTED
+
+    def candidates(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """Return answers to tell labels from: all of them or, where those are too many, a choice.
+
+        The choice is `none`, each class alone, all classes together, and the labels themselves.
+
+        Args:
+            labels: Labels as `canonical` returns them.
+
+        Example:
+            >>> task = Task(prompt="?", classes=("a", "b"), multi_label=True)
+            >>> task.candidates(["a, b"])
+            ('none', 'a', 'b', 'a, b')
+        """
+        if self._can_list:
+            return self.answers
+        return tuple(dict.fromkeys((NONE, *self.classes, self.join(self.classes), *labels)))
 
     def join(self, classes: Iterable[str]) -> str:
         """Return the answer that names these classes and no other: in the task's order, or `none`.
@@ -150,6 +172,13 @@ class Task(Record):
         if not self.multi_label:
             return (answer,)
         return () if answer == NONE else tuple(answer.split(", "))
+
+    def is_answer(self, text: str) -> bool:
+        """Whether a text is an answer exactly as `canonical`, `join` and `parse` write it."""
+        try:
+            return self.canonical(text) == text
+        except UnknownLabelError:
+            return False
 
     def canonical(self, label: str, *, where: str = "") -> str:
         """Return the class that a label in a dataset names exactly, by name or alias.
@@ -195,6 +224,13 @@ class Task(Record):
             if _fold(words) in {_fold(name) for name in (label, *self.aliases.get(label, ()))}:
                 return label
         return None
+
+
+def _check_item(name: str) -> None:
+    if _fold(name) == NONE:
+        raise TaskError(f"{name!r} is taken: it answers that none of the classes applies; call the class otherwise")
+    if _items(name) != [name] or name != name.strip():
+        raise TaskError(f"{name!r} reads like part of a list; a class of a multi-label task needs one plain name")
 
 
 def _items(text: str) -> list[str]:

@@ -76,3 +76,43 @@ def test_a_missing_image_fails_alone() -> None:
     failed, answered = Baseline.random().predict([gone, *photos("c")], TASK)
     assert (failed.outcome, answered.outcome) == ("failed", "answered")
     assert "gone.jpg" in str(failed.error)
+
+
+SEVERAL = TASK.model_copy(update={"multi_label": True})
+
+
+def damaged(*labels: str) -> list[Example]:
+    return [Example(id=f"{n}.jpg", image=f"{n}".encode(), label=label) for n, label in enumerate(labels)]
+
+
+def test_a_guess_at_several_classes_is_any_list_of_them() -> None:
+    found = list(Baseline.random(3).predict(photos("c" * 4000), SEVERAL))
+    counts = Counter(answer.label for answer in found)
+    assert set(counts) == set(SEVERAL.answers)
+    assert all(400 < count < 600 for count in counts.values())
+    assert found[0].scores == pytest.approx(dict.fromkeys(TASK.classes, math.log(0.5)))
+    many = SEVERAL.model_copy(update={"classes": tuple(f"class {n}" for n in range(70))})
+    assert all(many.is_answer(answer.label or "") for answer in Baseline.random(3).predict(photos("ccc"), many))
+
+
+def test_the_majority_of_lists_is_a_list_and_every_class_has_its_share() -> None:
+    train = Dataset(damaged("crack, dent", "crack, dent", "dent", "none", "scratch"), task=SEVERAL)
+    [answer] = Baseline.majority(train).predict(photos("s"), SEVERAL)
+    assert answer.label == "crack, dent"
+    assert answer.scores == pytest.approx(
+        {"crack": math.log(3 / 7), "dent": math.log(4 / 7), "scratch": math.log(2 / 7)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (("scratch", "dent", "crack, dent"), "dent"),
+        (("dent, scratch", "crack, scratch"), "crack, scratch"),
+        (("dent", "none"), "none"),
+    ],
+)
+def test_on_a_tie_the_shortest_and_first_list_is_the_majority(labels: tuple[str, ...], expected: str) -> None:
+    train = Dataset(damaged(*labels), task=SEVERAL)
+    [answer] = Baseline.majority(train).predict(photos("s"), SEVERAL)
+    assert answer.label == expected

@@ -19,6 +19,7 @@ from vlm_tune.data import Dataset
 from vlm_tune.errors import PredictorError
 from vlm_tune.predictors import Gemini, GeminiOptions, Predictor, RetryPolicy
 from vlm_tune.records import Example, Prediction
+from vlm_tune.task import Task
 from vlm_tune.testing import FakeGeminiServer, Fault, GeminiRequest, tiny_dataset
 
 KEY = "a-very-secret-key"
@@ -73,6 +74,36 @@ def test_the_request_is_the_task_and_nothing_from_the_environment(
     assert request.config["temperature"] == 0
     assert request.config["seed"] == 0
     assert "thinkingConfig" not in request.config
+
+
+SEVERAL = Task(prompt="Which colours are in it?", classes=("red", "green", "blue"), multi_label=True)
+
+
+def test_several_classes_are_asked_for_as_a_list(data: Dataset) -> None:
+    texts = iter(['["blue", "red"]', "[]", '["none"]', '["red", "none"]', '["red", 3]', '{"a": 1}', '["grey"]'])
+    with FakeGeminiServer(lambda request: next(texts)) as server:
+        found = [next(gemini(server).predict([example], SEVERAL)) for example in data[:7]]
+    for request in server.requests:
+        assert request.prompt == SEVERAL.render()
+        assert request.choices == ("red", "green", "blue", "none")
+        assert request.config["responseMimeType"] == "application/json"
+        assert request.config["responseSchema"]["type"] == "ARRAY"
+    assert [answer.label for answer in found] == ["red, blue", "none", "none", None, None, None, None]
+    assert {answer.outcome for answer in found[3:]} == {"unparseable"}
+    assert found[3].raw == '["red", "none"]'
+
+
+def test_a_server_that_takes_no_list_is_asked_in_words(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeGeminiServer("Blue and red.", refuse_schema=True) as server:
+        [answer] = gemini(server).predict(data[:1], SEVERAL)
+    assert (answer.outcome, answer.label) == ("answered", "red, blue")
+    assert "the prompt alone asks" in capsys.readouterr().err
+
+
+def test_a_list_that_is_cut_off_is_no_answer(data: Dataset) -> None:
+    with FakeGeminiServer('["red", "blue"]', faults=["cut_off"]) as server:
+        [answer] = gemini(server).predict(data[:1], SEVERAL)
+    assert (answer.outcome, answer.label) == ("unparseable", None)
 
 
 def test_options_reach_the_server(data: Dataset) -> None:

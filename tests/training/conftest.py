@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,28 @@ def colours() -> Dataset:
         for place, label in enumerate(COLOURS)
     ]
     return Dataset(examples, task=task)
+
+
+@pytest.fixture(scope="session")
+def mixtures() -> Dataset:
+    """Twenty-four photos that show any of three colours together, or none of them."""
+    task = Task(prompt="Which colours are in it?", classes=COLOURS, multi_label=True)
+    examples = [
+        Example(id=f"{label}/{index}", image=mixture(task.members(label), 8 * index + place), label=label)
+        for index in range(3)
+        for place, label in enumerate(task.answers)
+    ]
+    return Dataset(examples, task=task)
+
+
+def mixture(labels: Sequence[str], seed: int) -> bytes:
+    """A noisy PNG of several colours mixed."""
+    pixels = np.random.default_rng(seed).integers(0, 40, (48, 64, 3), dtype=np.uint8)
+    for label in labels:
+        pixels[..., COLOURS.index(label)] += 200
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def outspoken(folder: Path, target: Path) -> Path:

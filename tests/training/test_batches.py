@@ -46,6 +46,16 @@ def test_the_prompt_is_scorings_and_the_answer_follows(tiny_vlm: Path, mixed: Da
         assert batches[index].num_trained == len(answer)
 
 
+def test_several_classes_are_trained_as_the_answer_that_names_them(tiny_vlm: Path, mixtures: Dataset) -> None:
+    batches = batches_of(tiny_vlm, mixtures)
+    tokenizer = batches.processor.tokenizer
+    for index, example in enumerate(mixtures):
+        tokens = batches[index].tokens["input_ids"][-batches[index].num_trained :].tolist()
+        assert tokens == batches.answer(example.label)
+        assert tokenizer.decode(tokens[:-1]) == example.label
+    assert tokenizer.decode(batches.answer("red, blue")[:-1]) == "red, blue"
+
+
 def test_only_the_answer_has_labels_and_padding_is_right_and_masked(tiny_vlm: Path, mixed: Dataset) -> None:
     batches = batches_of(tiny_vlm, mixed)
     batch = batches.collate([{"index": index} for index in range(len(mixed))])

@@ -29,6 +29,24 @@ def test_ten_examples_are_learnt_by_heart_and_the_base_is_not(bold_vlm: Path, co
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_ten_lists_of_classes_are_learnt_by_heart(bold_qwen3_vl: Path, mixtures: Dataset) -> None:
+    few = Dataset([one for one in mixtures if "blue" not in one.label], task=mixtures.task)
+    report = LoRATrainer(VLM(bold_qwen3_vl), CONFIG).overfit(few)
+    report.raise_if_failed()
+    labels = {example_id.partition("/")[0] for example_id in report.example_ids}
+    assert labels == {"none", "red", "green", "red, green"}
+    assert report.num_correct == report.num_swapped_correct == 10
+    assert report.num_blank_correct <= report.blank_limit
+
+
+def test_more_classes_than_can_be_scored_pass_the_gate_too(bold_qwen3_vl: Path, mixtures: Dataset) -> None:
+    task = mixtures.task.model_copy(update={"classes": (*mixtures.task.classes, *"abcdefgh")})
+    data = Dataset(mixtures.examples, task=task)
+    report = LoRATrainer(VLM(bold_qwen3_vl, answer="generate"), CONFIG).overfit(data, num_examples=4)
+    assert report.num_correct == 4
+    assert report.final_loss < 0.05
+
+
 def test_too_few_steps_fail_by_the_loss(bold_qwen3_vl: Path, colours: Dataset) -> None:
     report = LoRATrainer(VLM(bold_qwen3_vl), CONFIG).overfit(colours, max_steps=2)
     failed = {check.name for check in report.checks if not check.passed}

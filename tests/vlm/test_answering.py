@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlm_tune.errors import ModelError
+from vlm_tune.errors import ModelError, TaskError
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
-from vlm_tune.vlm import VLM
+from vlm_tune.vlm import VLM, generating
 from vlm_tune.vlm.answering import answers
+from vlm_tune.vlm.prompts import answer_ids
 from vlm_tune.vlm.resident import Resident
+from vlm_tune.vlm.scoring import class_scores, reference_scores
 
 TASK = Task(prompt="What is it?", classes=("a", "a b", "crack", "dent on a panel"))
 SIZES = [(32, 32), (96, 40), (40, 96), (64, 64), (150, 110)]
@@ -146,6 +148,54 @@ def test_generated_words_are_parsed_strictly(resident: Resident, examples: list[
     task = Echo(prompt=TASK.prompt, classes=TASK.classes)
     again = by_id(answers(resident, examples[:3], task, mode="generate"))[found[0].example_id]
     assert (again.outcome, again.label, again.raw) == ("answered", "a", found[0].raw)
+
+
+SEVERAL = Task(prompt="What is damaged?", classes=("crack", "dent", "a b"), multi_label=True)
+
+
+def test_several_classes_are_the_likeliest_answer_and_the_chance_of_each(
+    resident: Resident, examples: list[Example]
+) -> None:
+    found = by_id(answers(resident, examples[:4], SEVERAL, batch_size=3))
+    for example in examples[:4]:
+        assert isinstance(example.image, bytes)
+        expected = reference_scores(resident.model, resident.processor, [example.image], SEVERAL).log_softmax(-1)
+        prediction = found[example.id]
+        assert prediction.label == prediction.raw == SEVERAL.answers[int(expected.argmax())]
+        assert prediction.scores is not None
+        assert tuple(prediction.scores) == SEVERAL.classes
+        of_classes = class_scores(SEVERAL, SEVERAL.answers, expected)[0].tolist()
+        assert list(prediction.scores.values()) == pytest.approx(of_classes, abs=1e-4)
+
+
+def test_a_list_of_classes_has_room_and_is_parsed(
+    tiny_qwen3_vl: Path, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resident = VLM(tiny_qwen3_vl, device="cpu").load()
+    longest = answer_ids(resident.processor, "crack, dent, a b")
+    rooms: list[int] = []
+
+    def written(model: object, processor: object, inputs: dict[str, torch.Tensor], *, max_new_tokens: int) -> list[str]:
+        rooms.append(max_new_tokens)
+        return ["Dent and crack.", "None", "a dent"][: len(inputs["input_ids"])]
+
+    monkeypatch.setattr("vlm_tune.vlm.answering.generate_batch", written)
+    found = list(answers(resident, examples[:3], SEVERAL, mode="generate", batch_size=3))
+    assert sorted((prediction.outcome, prediction.label or "") for prediction in found) == [
+        ("answered", "crack, dent"),
+        ("answered", "none"),
+        ("unparseable", ""),
+    ]
+    assert rooms == [generating.room_for_answer([longest])]
+
+
+def test_more_classes_than_can_be_listed_are_only_generated(tiny_qwen3_vl: Path, examples: list[Example]) -> None:
+    many = Task(prompt="?", classes=tuple("abcdefghijk"), multi_label=True)
+    unread = VLM(tiny_qwen3_vl, device="cpu", dtype="bfloat16")
+    with pytest.raises(TaskError, match=r'2,048 possible answers.*VLM\(..., answer="generate"\)'):
+        next(unread.predict(examples, many))
+    [prediction] = VLM(tiny_qwen3_vl, device="cpu", answer="generate").predict(examples[:1], many)
+    assert prediction.outcome in ("answered", "unparseable")
 
 
 def test_an_interrupted_run_leaves_everything_usable(resident: Resident, examples: list[Example]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from vlm_tune.task import Task
 from vlm_tune.vlm import scoring
 from vlm_tune.vlm.pixels import prepare
 from vlm_tune.vlm.prompts import answer_ids, prompt_text
-from vlm_tune.vlm.scoring import inference, reference_scores, score_batch, score_labels
+from vlm_tune.vlm.scoring import class_scores, inference, reference_scores, score_batch, score_labels
 
 SIZES = [(32, 32), (96, 40), (40, 96), (64, 64), (150, 110), (33, 60)]
 TASKS = {
@@ -66,6 +68,52 @@ def test_equals_brute_force(
     assert reference.std(0).mean() > 0.01
     assert reference.std(1).min() > 0.1
     assert scoring._continues[model]
+
+
+def test_lists_of_classes_equal_brute_force(
+    model_and_processor: tuple[PreTrainedModel, ProcessorMixin], photos: list[bytes]
+) -> None:
+    model, processor = model_and_processor
+    task = Task(prompt="What is it?", classes=("crack", "a", "a b", "dent on a panel"), multi_label=True)
+    scores, reference = (score(model, processor, photos[:3], task) for score in (score_labels, reference_scores))
+    assert scores.shape == (3, 16)
+    assert torch.allclose(scores, reference, atol=1e-4, rtol=0)
+    assert scores.argmax(1).tolist() == reference.argmax(1).tolist()
+    few = ("a, dent on a panel", "none")
+    chosen = [task.answers.index(label) for label in few]
+    assert torch.allclose(
+        score_labels(model, processor, photos[:3], task, labels=few), scores[:, chosen], atol=1e-4, rtol=0
+    )
+
+    normalised = scores.double().log_softmax(-1)
+    of_classes = class_scores(task, task.answers, normalised)
+    for row, classes in zip(normalised.tolist(), of_classes.tolist(), strict=True):
+        by_answer = dict(zip(task.answers, row, strict=True))
+        for label, score in zip(task.classes, classes, strict=True):
+            chance = sum(math.exp(value) for answer, value in by_answer.items() if label in answer.split(", "))
+            assert score == pytest.approx(math.log(chance), abs=1e-9)
+
+
+def test_class_scores_of_single_classes_are_their_own() -> None:
+    task = Task(prompt="?", classes=("a", "b", "c"))
+    scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    assert torch.equal(class_scores(task, task.answers, scores), scores)
+
+
+def test_what_another_answer_begins_with_is_not_computed_again() -> None:
+    # One token a class, one for the comma, one for the end.
+    sets = [chosen for size in range(1, 11) for chosen in itertools.combinations(range(10), size)]
+    answers = [[token for index in chosen for token in (50, 100 + index)][1:] for chosen in sets]
+    answers = [[*answer, 2] for answer in answers]
+    answers.append([99, 2])
+    passes = list(scoring._passes(answers))
+    paths = [path for chunk, _ in passes for path in chunk]
+    # Of all lists of ten classes, only those with the last one are no beginning of another.
+    assert len(paths) == len(set(paths)) == 2**9 + 1
+    assert max(len(chunk) for chunk, _ in passes) <= 8
+    assert sorted(place for _, places in passes for place in places) == list(range(len(answers)))
+    for chunk, places in passes:
+        assert all(any(path[: len(answers[at]) - 1] == tuple(answers[at][:-1]) for path in chunk) for at in places)
 
 
 def test_scores_do_not_depend_on_batch_order_or_the_tokenizers_padding_side(

@@ -5,5 +5,6 @@ from __future__ import annotations
 from vlm_tune.evaluation.comparison import Comparison, Tag, Verdict
 from vlm_tune.evaluation.evaluation import Evaluation
 from vlm_tune.evaluation.evaluator import Evaluator
+from vlm_tune.evaluation.inflation import Inflation, leakage_inflation
 
-__all__ = ["Comparison", "Evaluation", "Evaluator", "Tag", "Verdict"]
+__all__ = ["Comparison", "Evaluation", "Evaluator", "Inflation", "Tag", "Verdict", "leakage_inflation"]

@@ -9,28 +9,41 @@ if TYPE_CHECKING:
 
     from vlm_tune.evaluation.comparison import Comparison
     from vlm_tune.evaluation.evaluation import Evaluation
+    from vlm_tune.records import Estimate
 
 __all__ = ["comparison_display", "evaluation_display"]
 
 
 def evaluation_display(evaluation: Evaluation) -> Group:
-    """Return accuracy, recall per class, and below it what else a reader must know."""
+    """Return the accuracy, how well each class is found, and below it what else a reader must know."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{escape(evaluation.name)}: accuracy {evaluation.headline}", title_justify="left")
+    title = f"{escape(evaluation.name)}: {evaluation.measure} {evaluation.headline}"
+    table = Table(title=title, title_justify="left")
     table.add_column("class")
-    table.add_column("recall", justify="right")
-    table.add_column("95 % interval", justify="right")
+    if evaluation.multi_label:
+        for name in ("precision, %", "recall, %", "F1, %"):
+            table.add_column(name, justify="right")
+    else:
+        table.add_column("recall", justify="right")
+        table.add_column("95 % interval", justify="right")
     table.add_column("examples", justify="right")
-    for label, recall in evaluation.per_class().items():
-        known = recall.n > 0
-        value = f"{recall.value:.1%}" if known else "-"
-        interval = f"[{recall.low:.1%}, {recall.high:.1%}]" if known else "-"
-        table.add_row(escape(label), value, interval, str(recall.n), style="dim" if recall.n < 10 else "")
-    return Group(table, Text("; ".join(_remarks(evaluation)), style="dim"))
+    for label, scores in evaluation.class_scores().items():
+        n = scores.recall.n
+        if evaluation.multi_label:
+            cells = [_short(one) for one in (scores.precision, scores.recall, scores.f1)]
+        else:
+            cells = [f"{scores.recall.value:.1%}", f"[{scores.recall.low:.1%}, {scores.recall.high:.1%}]"]
+        table.add_row(escape(label), *(cells if n else "-" * len(cells)), str(n), style="dim" if n < 10 else "")
+    lines = [f"micro F1 {evaluation.micro_f1}; macro F1 {evaluation.macro_f1}"] if evaluation.multi_label else []
+    return Group(table, *map(Text, lines), Text("; ".join(_remarks(evaluation)), style="dim"))
+
+
+def _short(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]" if estimate.n else "-"
 
 
 def comparison_display(comparison: Comparison) -> Group:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,31 +10,27 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from vlm_tune import _console
-from vlm_tune.errors import EvaluationError, UnknownLabelError
-from vlm_tune.evaluation.columns import load_table, prediction_of, row_of, save_table, table_of
-from vlm_tune.records import Estimate, Example, Outcome, Prediction
-from vlm_tune.statistics import mean_of_proportions, wilson
+from vlm_tune.evaluation.columns import load_table, prediction_of, save_table, table_of
+from vlm_tune.evaluation.elsewhere import Named, given_rows
+from vlm_tune.evaluation.measured import Measured
+from vlm_tune.records import Prediction
 from vlm_tune.task import Task
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 __all__ = ["Evaluation"]
 
-_NO_CLASS, _MISSING = -1, -2
-_OUTCOMES: tuple[Outcome, ...] = ("answered", "unparseable", "refused", "failed")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation:
+class Evaluation(Measured):
     """One predictor's answers on one set of examples; immutable.
 
     An answer that is no class and a refusal count as wrong. A failure is missing: it is left out of every
-    count, and when too many are missing there is no accuracy, only bounds.
+    count, and when too many are missing there is no accuracy, only bounds. Where several classes may apply, an
+    answer is right when it names them all and no other, so that the accuracy is the exact match.
 
     Example:
         >>> truth = {"1.jpg": "dent", "2.jpg": "crack", "3.jpg": "dent"}
@@ -46,35 +41,18 @@ class Evaluation:
         0.667 [0.208, 0.939] (n=3)
     """
 
-    name: str
-    """The predictor's name."""
-    classes: tuple[str, ...]
-    """The possible answers."""
-    table: pa.Table
-    """A row per example: id, truth, group, image, outcome, label, scores, raw, latency, cost, tokens."""
-    predictor_fingerprint: str = ""
-    """The predictor's fingerprint; empty for answers made elsewhere."""
-    dataset_fingerprint: str = ""
-    """The dataset's fingerprint; empty for answers made elsewhere."""
-    task: Task | None = None
-    """The question; None for answers made elsewhere."""
-    wall_s: float | None = None
-    """Time spent asking, over all runs that it took; loading the model included."""
-    min_coverage: float = 0.95
-    """Share of examples that must not be missing for there to be an accuracy."""
-
-    def __post_init__(self) -> None:
-        if not self.table.num_rows:
-            raise EvaluationError(f"{self.name}: an evaluation needs at least one example")
-        if not 0 <= self.min_coverage <= 1:
-            raise EvaluationError(f"min_coverage is a share between 0 and 1, not {self.min_coverage}")
-
     def __repr__(self) -> str:
         return f"Evaluation({self.name!r}: {self.headline})"
 
     @classmethod
     def from_answers(
-        cls, name: str, *, truth: Mapping[str, str], answers: Mapping[str, str], classes: Sequence[str]
+        cls,
+        name: str,
+        *,
+        truth: Mapping[str, Named],
+        answers: Mapping[str, Named],
+        classes: Sequence[str],
+        multi_label: bool = False,
     ) -> Self:
         """Take answers made elsewhere.
 
@@ -83,28 +61,24 @@ class Evaluation:
             truth: Example id to its class.
             answers: Example id to the answer; one that is no class counts as wrong, one left out as missing.
             classes: The possible answers.
+            multi_label: Whether truths and answers are lists of classes: texts such as `crack, dent` or `none`,
+                or the class names one by one, in any order.
 
         Raises:
-            EvaluationError: There is an answer for an id that `truth` does not have.
+            EvaluationError: There is an answer for an id that `truth` does not have, or a list of classes where
+                one class is expected.
             UnknownLabelError: A truth is not one of the classes.
+            TaskError: There are fewer than two classes, or they do not differ.
+
+        Example:
+            >>> result = Evaluation.from_answers("a rival", truth={"1.jpg": ["crack", "dent"], "2.jpg": []},
+            ...     answers={"1.jpg": "dent, crack", "2.jpg": "dent"}, classes=["crack", "dent"], multi_label=True)
+            >>> result.accuracy.value, result.micro_f1.value
+            (0.5, 0.8)
         """
-        if stray := [example_id for example_id in answers if example_id not in truth]:
-            raise EvaluationError(f"{name} answered ids that have no truth: {_some(stray)}")
-
-        def rows() -> Iterator[dict[str, Any]]:
-            for example_id, label in truth.items():
-                if label not in classes:
-                    raise UnknownLabelError(label, classes, where=f"truth of {example_id!r}")
-                example = Example(id=example_id, image=b"", label=label)
-                prediction = _given(example_id, answers.get(example_id), classes)
-                yield row_of(example, prediction, classes, content_hash=None)
-
-        return cls(name=name, classes=tuple(classes), table=table_of(rows()))
-
-    @property
-    def num_examples(self) -> int:
-        """How many examples there were, missing ones included."""
-        return cast(int, self.table.num_rows)
+        task = Task(prompt="?", classes=tuple(classes), multi_label=multi_label)
+        rows = given_rows(name, task, truth, answers)
+        return cls(name=name, classes=task.classes, table=table_of(rows), multi_label=multi_label)
 
     @property
     def example_ids(self) -> list[str]:
@@ -122,81 +96,6 @@ class Evaluation:
         for batch in self.table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield prediction_of(row, self.classes)
-
-    @cached_property
-    def outcomes(self) -> Mapping[Outcome, int]:
-        """How many examples had each outcome; all four are there."""
-        counts = Counter(self.table["outcome"].to_pylist())
-        return MappingProxyType({outcome: counts[outcome] for outcome in _OUTCOMES})
-
-    @property
-    def coverage(self) -> float:
-        """Share of the examples that are not missing."""
-        return 1 - self.outcomes["failed"] / self.num_examples
-
-    @property
-    def accuracy(self) -> Estimate:
-        """Share of right answers among the examples that are not missing, with its Wilson interval.
-
-        Raises:
-            EvaluationError: Less than `min_coverage` is there; `accuracy_bounds` still says what is certain.
-        """
-        if self.coverage < self.min_coverage:
-            low, high = self.accuracy_bounds
-            missing = f"{self.outcomes['failed']} of {self.num_examples} examples are missing"
-            raise EvaluationError(
-                f"{self.name}: {missing}, coverage {self.coverage:.1%} is below {self.min_coverage:.1%}; "
-                f"accuracy is between {low:.3f} and {high:.3f}. Run again: only missing examples are asked"
-            )
-        return wilson(self._num_right, self.num_examples - self.outcomes["failed"])
-
-    @property
-    def accuracy_bounds(self) -> tuple[float, float]:
-        """Accuracy if every missing example were wrong, and if every one were right."""
-        right, missing = self._num_right, self.outcomes["failed"]
-        return right / self.num_examples, (right + missing) / self.num_examples
-
-    @property
-    def headline(self) -> str:
-        """The accuracy in percent with its interval, or its bounds when too much is missing."""
-        if self.coverage >= self.min_coverage:
-            return f"{self.accuracy.percent()} (n={self.accuracy.n})"
-        low, high = self.accuracy_bounds
-        return f"between {low:.1%} and {high:.1%}, {self.outcomes['failed']} of {self.num_examples} missing"
-
-    def per_class(self) -> dict[str, Estimate]:
-        """Return the recall of each class: the share of its examples that were answered with it."""
-        counts = self.confusion()
-        return {
-            label: wilson(int(counts[index, index]), int(counts[index].sum()))
-            for index, label in enumerate(self.classes)
-        }
-
-    @property
-    def macro_recall(self) -> Estimate:
-        """Mean recall over the classes that have examples: every class counts the same.
-
-        Raises:
-            EvaluationError: Every example is missing.
-        """
-        present = [recall for recall in self.per_class().values() if recall.n]
-        if not present:
-            raise EvaluationError(f"{self.name}: every example is missing")
-        return mean_of_proportions(present)
-
-    def confusion(self) -> NDArray[np.int64]:
-        """Return counts, C x (C + 1): rows are truths, columns answers, the last column is no class.
-
-        Missing examples are not counted.
-        """
-        import numpy as np
-
-        truth, answer = self._codes
-        size = len(self.classes)
-        there = answer != _MISSING
-        column = np.where(answer == _NO_CLASS, size, answer)[there]
-        flat = np.bincount(truth[there] * (size + 1) + column, minlength=size * (size + 1))
-        return flat.reshape(size, size + 1).astype(np.int64)
 
     @property
     def throughput(self) -> float | None:
@@ -219,6 +118,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain JSON values; `accuracy` is null when too much is missing."""
         enough = self.coverage >= self.min_coverage
+        macro_recall = self.macro_recall if any(recall.n for recall in self.per_class().values()) else None
         return {
             "name": self.name,
             "accuracy": self.accuracy.model_dump() if enough else None,
@@ -226,10 +126,15 @@ class Evaluation:
             "coverage": self.coverage,
             "num_examples": self.num_examples,
             "outcomes": dict(self.outcomes),
-            "macro_recall": self.macro_recall.model_dump() if self.coverage else None,
+            "macro_recall": macro_recall.model_dump() if macro_recall else None,
+            "macro_f1": self.macro_f1.model_dump(),
+            "micro_f1": self.micro_f1.model_dump(),
             "per_class": {label: recall.model_dump() for label, recall in self.per_class().items()},
+            "class_scores": {label: scores.model_dump() for label, scores in self.class_scores().items()},
             "classes": list(self.classes),
-            "confusion": self.confusion().tolist(),
+            "multi_label": self.multi_label,
+            "confusion": None if self.multi_label else self.confusion().tolist(),
+            "class_counts": self.class_counts().tolist(),
             "wall_s": self.wall_s,
             "throughput": self.throughput,
             "cost_usd": self.cost_usd,
@@ -249,16 +154,19 @@ class Evaluation:
         return frame
 
     def show(self) -> None:
-        """Show accuracy, recall per class, and what is missing."""
+        """Show the accuracy, how well each class is found, and what is missing."""
         from vlm_tune.evaluation.display import evaluation_display
 
         shown = evaluation_display(self)
         _console.show(shown, html=_console.to_html(shown))
 
     def plot(self) -> Figure:
-        """Draw truths against answers."""
+        """Draw truths against answers; where several classes may apply, how well each is found."""
         from vlm_tune import plots
 
+        if self.multi_label:
+            title = f"{self.name}: {self.measure} {self.headline}, F1 of each class"
+            return plots.class_scores(list(self.class_scores().items()), title=title)
         return plots.confusion(self.confusion(), self.classes, title=self.name)
 
     def save(self, path: Path | str) -> Path:
@@ -288,6 +196,7 @@ class Evaluation:
             "task": self.task.model_dump(mode="json") if self.task else None,
             "wall_s": self.wall_s,
             "min_coverage": self.min_coverage,
+            "multi_label": self.multi_label,
         }
 
     @classmethod
@@ -295,36 +204,3 @@ class Evaluation:
         """Return the evaluation that a table and its `about()` describe."""
         task = Task(**about["task"]) if about["task"] else None
         return cls(table=table, **{**about, "classes": tuple(about["classes"]), "task": task})
-
-    @cached_property
-    def _codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Truth and answer of each example as class numbers; -1: no class, -2: missing."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        names = pa.array(self.classes)
-        truth, answer = (
-            pc.fill_null(pc.index_in(self.table[column], value_set=names), _NO_CLASS).to_numpy()
-            for column in ("truth", "label")
-        )
-        failed = pc.equal(self.table["outcome"], "failed").to_numpy()
-        return truth.astype(np.int64), np.where(failed, _MISSING, answer).astype(np.int64)
-
-    @cached_property
-    def _num_right(self) -> int:
-        truth, answer = self._codes
-        return int((truth == answer).sum())
-
-
-def _given(example_id: str, answer: str | None, classes: Sequence[str]) -> Prediction:
-    if answer is None:
-        return Prediction(example_id=example_id, outcome="failed", error="no answer was given")
-    if answer not in classes:
-        reason = "the answer is none of the classes"
-        return Prediction(example_id=example_id, outcome="unparseable", raw=answer, error=reason)
-    return Prediction(example_id=example_id, outcome="answered", label=answer, raw=answer)
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(map(repr, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")

@@ -101,6 +101,7 @@ class _Run:
             task=self.task,
             wall_s=self.wall_s,
             min_coverage=self.evaluator.min_coverage,
+            multi_label=self.task.multi_label,
         )
 
     def _open_questions(self, bar: Bar) -> dict[str, Example]:
@@ -146,8 +147,9 @@ class _Run:
     def _check(self, prediction: Prediction) -> Prediction:
         """Refuse an answer that is no class; a score that is no number makes the example a failure."""
         classes, where = self.task.classes, f"{self.predictor.name}, example {prediction.example_id!r}"
-        if prediction.label is not None and prediction.label not in classes:
-            raise EvaluationError(f"{where}: the answer {prediction.label!r} is none of the classes")
+        wrong = "no list of classes in the task's order" if self.task.multi_label else "none of the classes"
+        if prediction.label is not None and not self.task.is_answer(prediction.label):
+            raise EvaluationError(f"{where}: the answer {prediction.label!r} is {wrong}")
         scores = prediction.scores
         if scores is not None and set(scores) != set(classes):
             raise EvaluationError(f"{where}: scores for {sorted(scores)} instead of {sorted(classes)}")

@@ -18,18 +18,24 @@ def pair(candidate: Evaluation, reference: Evaluation) -> pa.Table:
     """Return a row per example with both sides' answers and the tag; the tag is null where a side failed.
 
     Raises:
-        EvaluationError: Classes, examples, truths or image contents differ; the error names the first ids.
+        EvaluationError: Classes, examples, truths or image contents differ, the error names the first ids; or only
+            one side may name several classes.
     """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     names = f"{candidate.name} and {reference.name}"
+    if candidate.multi_label != reference.multi_label:
+        several = candidate if candidate.multi_label else reference
+        raise EvaluationError(f"{names} were asked different things; only {several.name} may name several classes")
     for mine, other in ((candidate, reference), (reference, candidate)):
         if only := sorted(set(mine.classes) - set(other.classes)):
             raise EvaluationError(f"{names} answered from other classes; only {mine.name} has {_some(only)}")
         if only := sorted(set(mine.example_ids) - set(other.example_ids)):
             raise EvaluationError(f"{names} have other examples; only {mine.name} has {_some(only)}")
+    if candidate.multi_label and candidate.classes != reference.classes:
+        raise EvaluationError(f"{names} list the same classes in another order; evaluate both with one task")
     left, right = candidate.table, reference.table
     right = right.take(pc.index_in(left["example_id"], value_set=right["example_id"].combine_chunks()))
     for column, what in (("truth", "have other truths"), ("content_hash", "saw other images")):

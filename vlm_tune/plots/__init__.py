@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from vlm_tune.plots.photos import class_balance, image_grid, pair_grid, similarity_histogram
 from vlm_tune.plots.style import colours, figure_to_png, figure_to_svg, palette
-from vlm_tune.plots.systems import accuracy_forest, confusion, paired_bar
+from vlm_tune.plots.systems import accuracy_forest, class_scores, confusion, paired_bar
 from vlm_tune.plots.training import loss_curve, modules_hit, score_differences
 
 __all__ = [
     "accuracy_forest",
     "class_balance",
+    "class_scores",
     "colours",
     "confusion",
     "figure_to_png",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlm_tune.plots.style import INK, MUTED, RULE, colours, new_figure, percent_axis, plain
+from vlm_tune.plots.style import COLOURS, INK, MUTED, RULE, colours, new_figure, percent_axis, plain
 from vlm_tune.records import Estimate
-from vlm_tune.statistics import tango
+from vlm_tune.statistics import ClassScores, tango
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-__all__ = ["accuracy_forest", "confusion", "paired_bar"]
+__all__ = ["accuracy_forest", "class_scores", "confusion", "paired_bar"]
 
 _SHADES = ("#ffffff", "#0072b2")
 _MOST_CLASSES_WITH_COUNTS = 24
@@ -95,6 +95,39 @@ def confusion(
     axes.set_xlabel("answer", color=MUTED, fontsize=9)
     axes.set_ylabel("truth", color=MUTED, fontsize=9)
     axes.tick_params(length=0, labelsize=9 if len(classes) <= _MOST_CLASSES_WITH_COUNTS else 5)
+    return figure
+
+
+def class_scores(rows: Sequence[tuple[str, ClassScores]], *, title: str = "F1 of each class") -> Figure:
+    """Draw one line per class: its F1 and interval, and beside it precision and recall; the first row on top.
+
+    Args:
+        rows: Name and scores of each class; classes that never occur and are never answered have no line.
+        title: Heading of the figure.
+
+    Example:
+        >>> from vlm_tune.statistics import f1_scores
+        >>> scores = f1_scores([[1, 1], [1, 0]], [[1, 0], [1, 0]])
+        >>> figure = class_scores(list(zip(["crack", "dent"], scores.per_class)))
+    """
+    figure, axes = new_figure(7.0, 1.5 + 0.4 * max(1, len(rows)), title)
+    marks = (("precision", "<", MUTED), ("recall", ">", MUTED), ("f1", "o", COLOURS[0]))
+    for place, (_, scores) in enumerate(rows):
+        if not scores.f1.n:
+            continue
+        axes.plot([scores.f1.low, scores.f1.high], [place, place], color=COLOURS[0], lw=2.2, solid_capstyle="round")
+        for name, shape, colour in marks:
+            estimate: Estimate = getattr(scores, name)
+            axes.plot([estimate.value] * (estimate.n > 0), [place] * (estimate.n > 0), shape, color=colour, ms=6)
+        note = f"{scores.f1.percent()}  n = {scores.recall.n}"
+        axes.text(1.03, place, note, va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(rows)), [plain(name, 24) for name, _ in rows])
+    axes.set_ylim(max(1, len(rows)) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    percent_axis(axes)
+    for name, shape, colour in reversed(marks):
+        axes.plot([], [], shape, color=colour, ms=6, label="F1" if name == "f1" else name)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

@@ -7,12 +7,12 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vlm_tune.errors import ImageError
 from vlm_tune.records import Example, Prediction
-from vlm_tune.task import Task
+from vlm_tune.task import NONE, Task
 
 if TYPE_CHECKING:
     from vlm_tune.data import Dataset
@@ -38,7 +38,7 @@ class Baseline(ABC):
 
     @staticmethod
     def random(seed: int = 0) -> Baseline:
-        """Guess every class with the same probability.
+        """Guess every answer with the same probability: one class, or any list of them for a multi-label task.
 
         The guess depends on the seed and on the image's content alone, so neither order nor batch matters.
         """
@@ -46,18 +46,21 @@ class Baseline(ABC):
 
     @staticmethod
     def majority(train: Dataset) -> Baseline:
-        """Always answer the commonest class of the training examples; the first of the task's on a tie.
+        """Always answer the commonest label of the training examples; the first of the task's on a tie.
 
-        The scores are the logarithms of the class shares after adding one example to every class (Laplace).
+        The scores are the logarithms of the class shares after adding one example to every class (Laplace). For a
+        multi-label task the commonest label is a list of classes, on a tie the shortest, and each class has a share
+        of its own, after adding one example with and one without it.
         """
         return _Majority(Counter(example.label for example in train))
 
     def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
         """Yield one prediction per example, in order; an unreadable image gives the outcome `failed`."""
+        choose, scores = self._chooser(task), self._scores(task)
         for example in examples:
             start = time.perf_counter()
             try:
-                label = self._label(example, task)
+                label = choose(example)
             except ImageError as error:
                 yield Prediction(example_id=example.id, outcome="failed", error=str(error))
                 continue
@@ -65,7 +68,7 @@ class Baseline(ABC):
                 example_id=example.id,
                 outcome="answered",
                 label=label,
-                scores=self._scores(task),
+                scores=scores,
                 latency_s=time.perf_counter() - start,
             )
 
@@ -73,8 +76,8 @@ class Baseline(ABC):
         return f"Baseline({self.name!r})"
 
     @abstractmethod
-    def _label(self, example: Example, task: Task) -> str:
-        """Return the answer for one example."""
+    def _chooser(self, task: Task) -> Callable[[Example], str]:
+        """Return the function that answers one example."""
 
     @abstractmethod
     def _scores(self, task: Task) -> Mapping[str, float]:
@@ -87,12 +90,18 @@ class _Random(Baseline):
         self.name = "random guess"
         self.fingerprint = _digest(f"random {seed}")
 
-    def _label(self, example: Example, task: Task) -> str:
-        draw = int(_digest(f"{self.seed} {example.content_hash}"), 16)
-        return task.classes[draw % len(task.classes)]
+    def _chooser(self, task: Task) -> Callable[[Example], str]:
+        def choose(example: Example) -> str:
+            draw = int(_digest(f"{self.seed} {example.content_hash}"), 16)
+            if task.multi_label:
+                # A coin for each class; the first 64 have one of their own.
+                return task.join(label for place, label in enumerate(task.classes) if draw >> place % 64 & 1)
+            return task.classes[draw % len(task.classes)]
+
+        return choose
 
     def _scores(self, task: Task) -> Mapping[str, float]:
-        return dict.fromkeys(task.classes, -math.log(len(task.classes)))
+        return dict.fromkeys(task.classes, -math.log(2 if task.multi_label else len(task.classes)))
 
 
 class _Majority(Baseline):
@@ -101,10 +110,24 @@ class _Majority(Baseline):
         self.name = "majority class"
         self.fingerprint = _digest(f"majority {self.counts}")
 
-    def _label(self, example: Example, task: Task) -> str:
-        return max(task.classes, key=lambda label: self.counts.get(label, 0))
+    def _chooser(self, task: Task) -> Callable[[Example], str]:
+        def rank(label: str) -> tuple[int, ...]:
+            members = task.members(label)
+            return -self.counts.get(label, 0), len(members), *map(task.classes.index, members)
+
+        known = [label for label in self.counts if task.is_answer(label)] or (
+            [NONE] if task.multi_label else [*task.classes]
+        )
+        commonest = min(known, key=rank)
+        return lambda example: commonest
 
     def _scores(self, task: Task) -> Mapping[str, float]:
+        if task.multi_label:
+            named: Counter[str] = Counter()
+            for label, count in self.counts.items():
+                named.update(dict.fromkeys(task.members(label), count))
+            total = sum(self.counts.values()) + 2
+            return {label: math.log((named[label] + 1) / total) for label in task.classes}
         counts = {label: self.counts.get(label, 0) + 1 for label in task.classes}
         total = sum(counts.values())
         return {label: math.log(count / total) for label, count in counts.items()}

@@ -17,7 +17,7 @@ from vlm_tune import images
 from vlm_tune._console import notice
 from vlm_tune.cost import cost_of, price_of
 from vlm_tune.errors import ImageError, PredictorError
-from vlm_tune.predictors.gemini_wire import RejectedError, failure, outcome_of, usage_of
+from vlm_tune.predictors.gemini_wire import RejectedError, answer_format, failure, outcome_of, usage_of
 from vlm_tune.predictors.remote import AdaptiveLimiter, Retry, RetryPolicy, stream, with_retries
 from vlm_tune.records import Example, Prediction, Record
 from vlm_tune.task import Task
@@ -67,9 +67,9 @@ class GeminiOptions(Record):
 class Gemini:
     """A Gemini model, asked the task's prompt about the same image bytes as every other predictor.
 
-    The answer is constrained to the classes; where the server refuses that, the prompt alone must do, and
-    one line says so. Calls run concurrently, are retried while that may help, and each is priced by the
-    tokens that the server counted.
+    The answer is constrained to the classes, or to a list of them for a multi-label task; where the server refuses
+    that, the prompt alone must do, and one line says so. Calls run concurrently, are retried while that may help,
+    and each is priced by the tokens that the server counted.
 
     Args:
         model: Gemini's id, such as `gemini-3-flash-preview`.
@@ -247,7 +247,7 @@ class _Session:
     def _config(self, *, constrained: bool) -> GenerateContentConfig:
         from google.genai import types
 
-        options = self.options
+        options, wanted = self.options, answer_format(self.task)
         thinks = options.thinking_budget is not None or options.thinking_level is not None
         thinking = types.ThinkingConfig(
             thinking_budget=options.thinking_budget,
@@ -260,7 +260,7 @@ class _Session:
             max_output_tokens=options.max_output_tokens,
             thinking_config=thinking if thinks else None,
             media_resolution=types.MediaResolution(f"MEDIA_RESOLUTION_{resolution.upper()}") if resolution else None,
-            response_mime_type="text/x.enum" if constrained else None,
-            response_schema={"type": "STRING", "enum": list(self.task.classes)} if constrained else None,
+            response_mime_type=wanted.mime if constrained else None,
+            response_schema=wanted.schema if constrained else None,
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         )

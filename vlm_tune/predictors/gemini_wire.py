@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -10,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from vlm_tune.errors import PredictorError
 from vlm_tune.predictors.remote import Retry
 from vlm_tune.records import Outcome, Usage
-from vlm_tune.task import Task
+from vlm_tune.task import NONE, Task
 
 if TYPE_CHECKING:
     from google.genai.errors import APIError
     from google.genai.types import GenerateContentResponse
 
-__all__ = ["RejectedError", "failure", "outcome_of", "usage_of"]
+__all__ = ["AnswerFormat", "RejectedError", "answer_format", "failure", "outcome_of", "usage_of"]
 
 _PASSING = {408, 409, 429, 500, 502, 503, 504}
 _OVERLOADED = {429, 503}
@@ -37,6 +39,27 @@ _REFUSALS = {
 
 class RejectedError(Exception):
     """The server will not take this request, now or later."""
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """What the answer is constrained to."""
+
+    mime: str
+    """Its media type."""
+    schema: Mapping[str, Any]
+    """Its shape."""
+
+
+def answer_format(task: Task) -> AnswerFormat:
+    """Return the format of a task's answer: one class, or a JSON list of classes.
+
+    `none` is in the list too, since the prompt asks for it.
+    """
+    if task.multi_label:
+        item = {"type": "STRING", "enum": [*task.classes, NONE]}
+        return AnswerFormat("application/json", {"type": "ARRAY", "items": item})
+    return AnswerFormat("text/x.enum", {"type": "STRING", "enum": list(task.classes)})
 
 
 def outcome_of(response: GenerateContentResponse, task: Task) -> tuple[Outcome, str | None, str | None, str | None]:
@@ -61,10 +84,23 @@ def outcome_of(response: GenerateContentResponse, task: Task) -> tuple[Outcome, 
         spent = f" after {thinking} thinking tokens" if thinking else ""
         what = "cut-off" if text.strip() else "empty"
         return "unparseable", None, text or None, f"{what} answer: {finish}{spent}"
-    label = task.parse(text)
+    label = _named(text, task)
     if label is None:
         return "unparseable", None, text, "the answer is none of the classes"
     return "answered", label, text, None
+
+
+def _named(text: str, task: Task) -> str | None:
+    """Return the label that a text names: plain words, or a JSON list where that is what was asked for."""
+    try:
+        items = json.loads(text) if task.multi_label else None
+    except ValueError:
+        items = None
+    if not isinstance(items, list):
+        return task.parse(text)
+    if not all(isinstance(item, str) for item in items):
+        return None
+    return task.parse(", ".join(items)) if items else NONE
 
 
 def usage_of(response: GenerateContentResponse) -> Usage:

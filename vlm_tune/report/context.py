@@ -68,7 +68,9 @@ class Context:
         """Return what a system said about an example; None where it was not asked."""
         lookup = self._lookups[system.number]
         row = lookup.row(example_id)
-        return None if row is None else _answer(system, row, lookup.evaluation.classes)
+        if row is None:
+            return None
+        return _answer(system, row, lookup.evaluation.classes, multi_label=lookup.evaluation.multi_label)
 
     def photo(self, example_id: str) -> Photo | None:
         """Return an example's thumbnail, if its image is known and readable and there is room."""
@@ -110,7 +112,7 @@ class _Lookup:
         return rows[0]
 
 
-def _answer(system: System, row: Mapping[str, Any], classes: Sequence[str]) -> Answer:
+def _answer(system: System, row: Mapping[str, Any], classes: Sequence[str], *, multi_label: bool) -> Answer:
     """Return what a row of an evaluation's table says, in words."""
     label, outcome = row["label"], row["outcome"]
     if outcome == "failed":
@@ -118,8 +120,9 @@ def _answer(system: System, row: Mapping[str, Any], classes: Sequence[str]) -> A
     if label is None:
         words = f"“{row['raw'][:40]}”" if outcome == "unparseable" and row["raw"] else outcome
         return Answer(system, words, right=False)
-    place = classes.index(label)
-    probability = math.exp(row["scores"][place]) if row["scores"] is not None else None
+    # A list of classes has no place among them, and of its probability only each class's share is kept.
+    place = -1 if multi_label else classes.index(label)
+    probability = math.exp(row["scores"][place]) if row["scores"] is not None and not multi_label else None
     return Answer(system, label, right=label == row["truth"], probability=probability, place=place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, cast
 
 from vlm_tune.evaluation import Evaluation
 from vlm_tune.records import Estimate
@@ -34,15 +35,19 @@ _FEW = 10
 
 
 def scoreboard(context: Context) -> Section:
-    """Return the accuracy of every system, and its recall of every class."""
+    """Return the accuracy of every system, and how well it finds every class."""
     scores = [_score(context.systems[at], one) for at, one in enumerate(context.evaluations)]
-    chance = 1 / min(len(one.classes) for one in context.evaluations)
-    blocks: list[Block] = [Scoreboard(scores, chance)]
+    chance = max(one.chance for one in context.evaluations)
+    blocks: list[Block] = [Scoreboard(scores, chance, context.evaluations[0].measure)]
     blocks += [Note(f"{one.name}: {line}.") for one in context.evaluations for line in _cautions(one)]
-    blocks.append(_recalls(context))
+    if several := _several(context):
+        blocks.append(_f1(context))
+    blocks.append(_by_class(context, "f1" if several else "recall"))
     sizes = {one.num_examples for one in context.evaluations}
     photos = f"the same {count(sizes.pop())}" if len(sizes) == 1 else "their"
     lead = f"Every system was asked about {photos} photos. Answers that name no class count as wrong."
+    if several:
+        lead = f"{lead} Several classes may apply; an exact match names all that do and no other."
     return Section(context.anchor("scoreboard"), "Scoreboard", blocks, rank=10, lead=lead)
 
 
@@ -75,27 +80,46 @@ def _cautions(one: Evaluation) -> list[str]:
     return lines
 
 
-def _recalls(context: Context) -> Table:
+def _several(context: Context) -> bool:
+    return any(one.multi_label for one in context.evaluations)
+
+
+def _f1(context: Context) -> Table:
+    rows: list[list[str | Cell]] = [
+        [context.systems[at].name, _share(one.micro_f1, digits=1), _share(one.macro_f1, digits=1)]
+        for at, one in enumerate(context.evaluations)
+    ]
+    note = "Micro: all decisions together, frequent classes count more. Macro: every class counts the same."
+    return Table(
+        "F1 over all classes, with 95 % intervals", ["System", "Micro F1", "Macro F1"], rows, note, numeric=True
+    )
+
+
+def _by_class(context: Context, measure: Literal["recall", "f1"]) -> Table:
     classes = list(dict.fromkeys(label for one in context.evaluations for label in one.classes))
-    recalls = [one.per_class() for one in context.evaluations]
+    scores = [one.class_scores() for one in context.evaluations]
+    found = [{label: cast(Estimate, getattr(of[label], measure)) for label in of} for of in scores]
     note = f"Grey: fewer than {_FEW} photos, too few to rank systems on."
     if len(classes) > _MOST_CLASSES_IN_A_TABLE:
         note = f"{_MOST_CLASSES_IN_A_TABLE} of {count(len(classes))} classes, the most different first. {note}"
-        classes = sorted(classes, key=lambda label: -_spread(label, recalls))[:_MOST_CLASSES_IN_A_TABLE]
+        classes = sorted(classes, key=lambda label: -_spread(label, found))[:_MOST_CLASSES_IN_A_TABLE]
     rows: list[list[str | Cell]] = []
     for label in classes:
-        found = [of.get(label) for of in recalls]
-        n = max((recall.n for recall in found if recall), default=0)
-        rows.append([f"{label} (n = {count(n)})", *(_recall(recall) for recall in found)])
+        n = max((of[label].recall.n for of in scores if label in of), default=0)
+        rows.append([f"{label} (n = {count(n)})", *(_share(of.get(label), few=n < _FEW) for of in found)])
     columns: list[str | System] = ["Class", *context.scoreboard]
-    return Table("Recall per class: right answers among its photos, with 95 % intervals", columns, rows, note)
+    if measure == "f1":
+        caption = "F1 per class: how well its photos, and only they, were named, with 95 % intervals"
+    else:
+        caption = "Recall per class: right answers among its photos, with 95 % intervals"
+    return Table(caption, columns, rows, note)
 
 
-def _recall(recall: Estimate | None) -> Cell:
-    if recall is None or not recall.n:
+def _share(estimate: Estimate | None, *, few: bool = False, digits: int = 0) -> Cell:
+    if estimate is None or not estimate.n:
         return Cell("–", faint=True)
-    low, high = 100 * recall.low, 100 * recall.high
-    return Cell(f"{percent(recall.value)} [{low:.0f}, {high:.0f}]", faint=recall.n < _FEW)
+    low, high = (f"{100 * end:.{digits}f}" for end in (estimate.low, estimate.high))
+    return Cell(f"{percent(estimate.value, digits)} [{low}, {high}]", faint=few)
 
 
 def _spread(label: str, recalls: Sequence[Mapping[str, Estimate]]) -> float:
@@ -104,7 +128,13 @@ def _spread(label: str, recalls: Sequence[Mapping[str, Estimate]]) -> float:
 
 
 def confusions(context: Context) -> Section:
-    """Return the confusion matrices; with many classes, the most frequent confusions instead."""
+    """Return the confusion matrices; with many classes, the most frequent confusions instead.
+
+    Where several classes may apply, none is mistaken for another: what was missed and added of each is counted.
+    """
+    if _several(context):
+        lead = "For each class: photos on which it was missed, and photos on which it was named and is not there."
+        return Section(context.anchor("errors"), "Where they err", [_missed_and_added(context)], rank=40, lead=lead)
     classes = context.evaluations[0].classes
     same = all(one.classes == classes for one in context.evaluations)
     if same and len(classes) <= _MOST_CLASSES_IN_A_MATRIX:
@@ -118,6 +148,21 @@ def confusions(context: Context) -> Section:
         block = _most_frequent(context)
         lead = "The most frequent confusions, all systems together."
     return Section(context.anchor("errors"), "Where they err", [block], rank=40, lead=lead)
+
+
+def _missed_and_added(context: Context) -> Table:
+    classes = list(dict.fromkeys(label for one in context.evaluations for label in one.classes))
+    counts = [dict(zip(one.classes, one.class_counts().tolist(), strict=True)) for one in context.evaluations]
+    errors = {label: sum(of[label][1][0] + of[label][0][1] for of in counts if label in of) for label in classes}
+    worst = sorted(classes, key=lambda label: -errors[label])[:_MOST_CONFUSIONS]
+    rows: list[list[str | Cell]] = []
+    for label in worst:
+        cells = []
+        for of in counts:
+            (_, added), (missed, _) = of.get(label, ((0, 0), (0, 0)))
+            cells.append(Cell(f"{count(missed)} missed, {count(added)} added", faint=not (missed + added)))
+        rows.append([label, *cells])
+    return Table("Mistakes per class", ["Class", *context.scoreboard], rows, numeric=True)
 
 
 def _most_frequent(context: Context) -> Table:

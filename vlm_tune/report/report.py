@@ -190,7 +190,7 @@ class Report:
 
         table = Table(title=Text(self.title), title_justify="left")
         table.add_column("system")
-        for column in ("accuracy, 95 % interval", "coverage", "time", "cost"):
+        for column in (f"{self.evaluations[0].measure}, 95 % interval", "coverage", "time", "cost"):
             table.add_column(column, justify="right")
         for one in self.evaluations:
             cost = money(one.cost_usd)
@@ -198,7 +198,7 @@ class Report:
         return table
 
     def frame(self) -> pd.DataFrame:
-        """Return a row per system: accuracy with its interval, coverage, time, speed and cost."""
+        """Return a row per system: accuracy with its interval, F1, coverage, time, speed and cost."""
         import pandas as pd
 
         rows = []
@@ -210,6 +210,8 @@ class Report:
                     "accuracy": one.accuracy.value if enough else None,
                     "low": one.accuracy.low if enough else one.accuracy_bounds[0],
                     "high": one.accuracy.high if enough else one.accuracy_bounds[1],
+                    "micro_f1": one.micro_f1.value,
+                    "macro_f1": one.macro_f1.value,
                     "n": one.num_examples - one.outcomes["failed"],
                     "coverage": one.coverage,
                     "wall_s": one.wall_s,
@@ -224,5 +226,6 @@ class Report:
         from vlm_tune import plots
 
         known = [one for one in self.evaluations if one.coverage >= one.min_coverage]
-        chance = 1 / len(self.evaluations[0].classes)
-        return plots.accuracy_forest([(one.name, one.accuracy) for one in known], chance=chance)
+        first = self.evaluations[0]
+        rows = [(one.name, one.accuracy) for one in known]
+        return plots.accuracy_forest(rows, chance=first.chance, title=first.measure.capitalize())

@@ -129,8 +129,10 @@ def _cards(comparison: Comparison, context: Context) -> tuple[list[PairCard], in
 @section.register
 def _(profile: Profile, context: Context) -> Section:
     splits = list(profile.counts)
+    # Photos without a class have a row too, where several classes may apply.
+    labels = list(next(iter(profile.counts.values())))
     rows: list[list[str | Cell]] = [
-        [label, *(Cell(count(of[label])) for of in profile.counts.values())] for label in profile.classes
+        [label, *(Cell(count(of[label])) for of in profile.counts.values())] for label in labels
     ]
     rows.append(["all classes", *(Cell(count(sum(of.values()))) for of in profile.counts.values())])
     facts = [
@@ -150,7 +152,7 @@ def _(profile: Profile, context: Context) -> Section:
                 sample.label,
                 context.photos.get(sample.example_id, base64.b64decode(sample.thumbnail.partition(",")[2])),
             )
-            for sample in sorted(profile.samples, key=lambda sample: profile.classes.index(sample.label))
+            for sample in sorted(profile.samples, key=lambda sample: labels.index(sample.label))
         ]
         blocks.append(Gallery([(label, photo) for label, photo in samples if photo is not None]))
     data = profile.model_dump(mode="json", exclude={"samples"})

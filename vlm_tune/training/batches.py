@@ -53,7 +53,7 @@ class Batches:
     Args:
         examples: The labelled photos.
         processor: The model's processor.
-        task: The question; its classes hold every label.
+        task: The question.
         dtype: The model's floating-point type; pixels are kept in it, as the model would cast them anyway.
     """
 
@@ -65,7 +65,9 @@ class Batches:
         self.processor = processor
         self._dtype = dtype
         self._prompt = prompts.prompt_text(processor, task)
-        self._answers = {label: prompts.answer_ids(processor, label) for label in task.classes}
+        self._answers = {
+            label: prompts.answer_ids(processor, label) for label in dict.fromkeys(one.label for one in self.examples)
+        }
         self._kept: dict[int, EncodedExample] = {}
         self._keep: bool | None = None
 
@@ -91,7 +93,7 @@ class Batches:
         return self._fits(self[0])
 
     def answer(self, label: str) -> list[int]:
-        """Return the token ids trained for a label: the label string and the end of turn."""
+        """Return the token ids trained for an example's label: the label string and the end of turn."""
         return self._answers[label]
 
     def collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:

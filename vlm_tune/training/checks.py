@@ -25,9 +25,9 @@ class TokenAudit(Record):
     """What is trained and what is not, decoded from the very batches that the trainer gets."""
 
     examples: NonNegativeInt
-    """Examples decoded: one batch, and one of every class."""
+    """Examples decoded: one batch, and one of every label."""
     trained_text: dict[str, str]
-    """Class to the text that is trained for it, special tokens spelled out."""
+    """Label to the text that is trained for it, special tokens spelled out."""
     trained_tokens: NonNegativeInt
     """Tokens that the loss sees."""
     total_tokens: NonNegativeInt
@@ -42,7 +42,7 @@ class TokenAudit(Record):
 
 
 def audit_tokens(batches: Batches, config: PreTrainedConfig, *, batch_size: int) -> TokenAudit:
-    """Decode one batch and one example of every class, and prove that just the answers are trained.
+    """Decode one batch and one example of every label, and prove that just the answers are trained.
 
     Args:
         batches: The training batches.
@@ -53,8 +53,10 @@ def audit_tokens(batches: Batches, config: PreTrainedConfig, *, batch_size: int)
         LabelAuditError: The trained text is not the label and the end of turn; an image token would be
             trained; something comes behind the answer; or the image tokens do not match the image's patches.
     """
-    labels = [example.label for example in batches.examples]
-    indices = sorted({*range(min(batch_size, len(labels))), *(labels.index(label) for label in set(labels))})
+    first: dict[str, int] = {}
+    for index, example in enumerate(batches.examples):
+        first.setdefault(example.label, index)
+    indices = sorted({*range(min(batch_size, len(batches))), *first.values()})
     counts: Counter[str] = Counter()
     texts: dict[str, str] = {}
     for start in range(0, len(indices), batch_size):
@@ -136,13 +138,13 @@ def _audit_row(batches: Batches, batch: dict[str, torch.Tensor], row: int, label
     answer = batches.answer(label)
     ending = str(tokenizer.decode(answer[-1:], skip_special_tokens=False))
     if labels[trained].tolist() != answer or text != label + ending:
-        raise LabelAuditError(f"for class {label!r} the text {text!r} would be trained, not {label + ending!r}")
+        raise LabelAuditError(f"for label {label!r} the text {text!r} would be trained, not {label + ending!r}")
     if trained.tolist() != list(range(length - len(answer), length)):
         raise LabelAuditError(
-            f"for class {label!r} something comes behind the answer, or the answer is not in one piece"
+            f"for label {label!r} something comes behind the answer, or the answer is not in one piece"
         )
     if not (labels[trained] == ids[trained]).all() or (labels == image_id).any():
-        raise LabelAuditError(f"for class {label!r} the trained tokens are not the tokens that the model reads")
+        raise LabelAuditError(f"for label {label!r} the trained tokens are not the tokens that the model reads")
     return text
 
 

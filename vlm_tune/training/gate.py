@@ -18,12 +18,10 @@ from vlm_tune.training.checks import audit_tokens
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.loop import Job, train
 from vlm_tune.training.overfit import GateCheck, OverfitReport
+from vlm_tune.training.probe import score_photos
 from vlm_tune.vlm.prompts import answer_ids
-from vlm_tune.vlm.scoring import score_labels
 
 if TYPE_CHECKING:
-    import torch
-
     from vlm_tune.images import EncodedImage
     from vlm_tune.vlm import Resident
 
@@ -79,7 +77,8 @@ def overfit(
     """Train a throw-away adapter on a few examples, and look at what it answers.
 
     The configuration's learning rate is used as it is, without decay. The answers come from the scoring that
-    evaluation uses. The base model is unchanged afterwards.
+    evaluation uses; those of a multi-label task must be right as a whole, and where they are too many to score all,
+    they are told from `Task.candidates`. The base model is unchanged afterwards.
 
     Args:
         resident: The loaded base model.
@@ -136,12 +135,13 @@ def _answers(resident: Resident, examples: Sequence[Example], task: Task) -> _Fo
     import torch
 
     photos = [images.encode(example.image, max_pixels=task.max_pixels) for example in examples]
-    truth = torch.tensor([task.classes.index(example.label) for example in examples])
+    labels = task.candidates(example.label for example in examples)
+    truth = torch.tensor([labels.index(example.label) for example in examples])
     lengths = torch.tensor([len(answer_ids(resident.processor, example.label)) for example in examples])
     order = _swap(truth.tolist())
-    scores = _scores(resident, [photo.data for photo in photos], task)
-    swapped = _scores(resident, [photos[index].data for index in order], task)
-    blanks = _scores(resident, [_blank(photo, task) for photo in photos], task)
+    scores = score_photos(resident, [photo.data for photo in photos], task, labels)
+    swapped = score_photos(resident, [photos[index].data for index in order], task, labels)
+    blanks = score_photos(resident, [_blank(photo, task) for photo in photos], task, labels)
     wrong = (scores.argmax(-1) != truth).nonzero().flatten().tolist()
     return _Found(
         loss=float((-scores.gather(-1, truth[:, None])[:, 0] / lengths).mean()),
@@ -151,17 +151,6 @@ def _answers(resident: Resident, examples: Sequence[Example], task: Task) -> _Fo
         blank_limit=_chance_limit(truth.tolist()),
         mistakes=tuple(examples[index].id for index in wrong),
     )
-
-
-def _scores(resident: Resident, photos: Sequence[bytes], task: Task) -> torch.Tensor:
-    import torch
-
-    step = 4
-    parts = [
-        score_labels(resident.model, resident.processor, photos[start : start + step], task)
-        for start in range(0, len(photos), step)
-    ]
-    return torch.cat(parts)
 
 
 def _blank(photo: EncodedImage, task: Task) -> bytes:

@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING
 
 from vlm_tune import _console, _files
 from vlm_tune.errors import MergeError, StorageError
-from vlm_tune.records import Estimate, Example, Prediction
+from vlm_tune.records import Example
 from vlm_tune.statistics import wilson
 from vlm_tune.training.checkpoint import StoredTensor, copy_files, same_bytes, stored_tensors
-from vlm_tune.training.merge_report import REPORT_FILE, MergeReport, ProbeAnswer
+from vlm_tune.training.merge_report import REPORT_FILE, MergeReport
+from vlm_tune.training.probe import check, probe_answers
 
 if TYPE_CHECKING:
     import torch
@@ -46,10 +46,11 @@ def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], toler
         probe: Images to compare answers on.
         tolerance: Score difference in nats that counts as noise: an answer may only change where the adapter
             is less sure than this, and the mean difference may only be larger while it is less than half of
-            what training changed.
+            what training changed. It must be less than all of that in any case.
 
     Raises:
         MergeError: An adapted layer is not in the checkpoint, or the proof fails.
+        ImageError: A probe image cannot be read.
         StorageError: The disk is too small.
     """
     started = time.perf_counter()
@@ -72,21 +73,21 @@ def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], toler
                 merged[name].overwrite(update.exact_sum(tensors[name]).to(merged[name].read().dtype).cpu())
                 bar.advance()
             rounding = _prove_tensors(updates, names, tensors, merged, bar)
-        answers = _probe_answers(adapter, folder, probe)
+        answers = probe_answers(adapter, folder, probe)
         report = MergeReport(
             tensors_changed=len(updates),
             tensors_untouched=len(tensors) - len(updates),
             max_ulps=rounding.max_ulps,
             retained_delta=rounding.retained,
-            agreement=_agreement([answer.merged == answer.adapter for answer in answers]),
-            base_agreement=_agreement([answer.base == answer.adapter for answer in answers]),
+            agreement=wilson(sum(answer.merged == answer.adapter for answer in answers), len(answers)),
+            base_agreement=wilson(sum(answer.base == answer.adapter for answer in answers), len(answers)),
             max_score_difference=max((answer.merged_difference for answer in answers), default=0.0),
-            answers=tuple(answers),
+            answers=answers,
             size_bytes=sum(tensor.end - tensor.begin for tensor in merged.values()),
             seconds=time.perf_counter() - started,
             adapter_fingerprint=adapter.fingerprint,
         )
-        _check(report, tolerance)
+        check(report, tolerance=tolerance, max_ulps=_MAX_ULPS)
         report.save(folder / REPORT_FILE)
     return report
 
@@ -218,70 +219,3 @@ def _ulps(stored: torch.Tensor, exact: torch.Tensor) -> float:
     exponent = torch.frexp(exact).exponent - 1
     unit = torch.ldexp(torch.full_like(exact, info.eps), exponent).clamp_min(info.smallest_normal * info.eps)
     return float(((stored.double() - exact).abs() / unit).max())
-
-
-def _probe_answers(adapter: Adapter, folder: Path, probe: Sequence[Example]) -> list[ProbeAnswer]:
-    from vlm_tune.vlm import VLM
-
-    task = adapter.task
-    unmerged = _by_id(adapter.predict(probe, task))
-    base = _by_id(adapter.base.predict(probe, task))
-    handle = VLM(folder, dtype=adapter.base.dtype, device=adapter.base.device)
-    merged = _by_id(handle.predict(probe, task))
-    return [
-        ProbeAnswer(
-            example_id=key,
-            base=base[key].label,
-            adapter=answer.label,
-            merged=merged[key].label,
-            margin=_margin(answer),
-            merged_difference=_difference(answer, merged[key]),
-            base_difference=_difference(answer, base[key]),
-        )
-        for key, answer in unmerged.items()
-    ]
-
-
-def _by_id(predictions: object) -> dict[str, Prediction]:
-    found = {prediction.example_id: prediction for prediction in predictions}  # type: ignore[attr-defined]
-    for prediction in found.values():
-        if prediction.scores is None:
-            raise MergeError(f"probe image {prediction.example_id} could not be scored: {prediction.error}")
-    return found
-
-
-def _scores(prediction: Prediction) -> Mapping[str, float]:
-    return prediction.scores or {}
-
-
-def _difference(first: Prediction, second: Prediction) -> float:
-    return max(abs(value - _scores(second)[label]) for label, value in _scores(first).items())
-
-
-def _margin(prediction: Prediction) -> float:
-    best, second, *_ = sorted(_scores(prediction).values(), reverse=True)
-    return best - second
-
-
-def _agreement(same: Sequence[bool]) -> Estimate:
-    return wilson(sum(same), len(same))
-
-
-def _check(report: MergeReport, tolerance: float) -> None:
-    kept = f"{100 * report.retained_delta:.0f} % of the update survives the rounding to the checkpoint's type"
-    advice = f"{kept}; train longer or with a larger learning rate, or serve the adapter unmerged"
-    if report.max_ulps > _MAX_ULPS:
-        raise MergeError(f"a stored weight is {report.max_ulps:.2f} ulp from the exact sum; the disk may be faulty")
-    for answer in report.answers:
-        if answer.merged != answer.adapter and answer.margin > tolerance:
-            raise MergeError(
-                f"the adapter answers {answer.adapter!r} for {answer.example_id}, {answer.margin:.2f} nats ahead, "
-                f"and the merged model {answer.merged!r}: {advice}"
-            )
-    merged = mean(answer.merged_difference for answer in report.answers) if report.answers else 0.0
-    base = mean(answer.base_difference for answer in report.answers) if report.answers else 0.0
-    if merged > max(tolerance, base / 2):
-        raise MergeError(
-            f"on the probe images the merged model is {merged:.2f} nats from the adapter, which is {base:.2f} nats "
-            f"from the base: {advice}"
-        )

@@ -32,7 +32,7 @@ class ProbeAnswer(Record):
     merged: str | None
     """The merged model's answer."""
     margin: NonNegativeFloat
-    """How far the adapter's best class is ahead of its second, in nats."""
+    """How far the adapter's best answer is ahead of its second, in nats."""
     merged_difference: NonNegativeFloat
     """Largest difference of a class's log-probability between adapter and merged, in nats."""
     base_difference: NonNegativeFloat

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from vlm_tune.errors import ImageError, ModelError
 from vlm_tune.images import EncodedImage, encode
 from vlm_tune.records import Example, Prediction
-from vlm_tune.task import Task
+from vlm_tune.task import NONE, Task
 from vlm_tune.vlm.generating import generate_batch, room_for_answer
 from vlm_tune.vlm.pixels import prepare
 from vlm_tune.vlm.prompts import answer_ids, prompt_text
 from vlm_tune.vlm.resident import Resident
-from vlm_tune.vlm.scoring import score_batch
+from vlm_tune.vlm.scoring import class_scores, score_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Mode", "answers"]
 
 Mode = Literal["score", "generate"]
-"""Compare the class names' log-probabilities, or let the model write and parse its words."""
+"""Compare the log-probabilities of all answers, or let the model write and parse its words."""
 
 _BATCHES_AHEAD = 8
 """How many batches are encoded ahead and sorted by size together."""
@@ -74,7 +74,8 @@ def answers(
 
     Raises:
         ModelError: One photo alone is too large for the memory.
-        TaskError: The task's words contain one of the model's special tokens.
+        TaskError: The task's words contain one of the model's special tokens; or the answers to be scored are
+            too many, which those of a multi-label task of more than 10 classes are.
     """
     size = batch_size or (8 if resident.device.type == "cpu" else 16)
     question = _Question(resident, task, mode, limit=size, model_version=model_version)
@@ -99,6 +100,10 @@ def answers(
         preparer.shutdown(cancel_futures=True)
 
 
+_Scored = tuple[int, list[float]]
+"""Place of the best label, and the log-probability of each class."""
+
+
 @dataclass(frozen=True)
 class _Batch:
     """Photos and the model's inputs for them, or why the processor refused."""
@@ -117,7 +122,8 @@ class _Question:
         self._limit = limit
         self._model_version = model_version
         self._prompt = prompt_text(resident.processor, task)
-        self._answers = [answer_ids(resident.processor, label) for label in task.classes]
+        self._labels = task.answers if mode == "score" else _longest(task)
+        self._answers = [answer_ids(resident.processor, label) for label in self._labels]
 
     def encode(self, example: Example) -> _Photo | Prediction:
         try:
@@ -161,15 +167,16 @@ class _Question:
             self._prediction(photo.example, result, share) for photo, result in zip(batch.photos, results, strict=True)
         ]
 
-    def _run(self, inputs: dict[str, Tensor]) -> Sequence[list[float] | str] | None:
-        """Return each row's label scores or text; None when memory ran out."""
+    def _run(self, inputs: dict[str, Tensor]) -> Sequence[_Scored | str] | None:
+        """Return each row's best label and class scores, or its text; None when memory ran out."""
         import torch
 
         model, processor = self._resident.model, self._resident.processor
         try:
             if self._mode == "score":
-                scores: list[list[float]] = score_batch(model, inputs, self._answers).double().log_softmax(-1).tolist()
-                return scores
+                scores = score_batch(model, inputs, self._answers).double().log_softmax(-1)
+                best = scores.argmax(-1).tolist()
+                return list(zip(best, class_scores(self._task, self._labels, scores).tolist(), strict=True))
             room = room_for_answer(self._answers)
             return generate_batch(model, processor, inputs, max_new_tokens=room)
         except torch.OutOfMemoryError:
@@ -178,12 +185,12 @@ class _Question:
         torch.cuda.empty_cache()
         return None
 
-    def _prediction(self, example: Example, result: list[float] | str, latency_s: float) -> Prediction:
+    def _prediction(self, example: Example, result: _Scored | str, latency_s: float) -> Prediction:
         if isinstance(result, str):
             label, scores, raw = self._task.parse(result), None, result
-        elif all(map(math.isfinite, result)):
-            scores = dict(zip(self._task.classes, result, strict=True))
-            label = raw = max(scores, key=scores.__getitem__)
+        elif all(map(math.isfinite, result[1])):
+            scores = dict(zip(self._task.classes, result[1], strict=True))
+            label = raw = self._labels[result[0]]
         else:
             return _failed(example, "the model's scores are not finite numbers; try dtype bfloat16 or float32")
         return Prediction(
@@ -195,6 +202,11 @@ class _Question:
             latency_s=latency_s,
             model_version=self._model_version,
         )
+
+
+def _longest(task: Task) -> Sequence[str]:
+    """Return answers of which one is as long as any."""
+    return (NONE, task.join(task.classes)) if task.multi_label else task.classes
 
 
 def _failed(example: Example, error: str) -> Prediction:

@@ -20,7 +20,7 @@ _SPARE_TOKENS = 16
 
 
 def room_for_answer(answers: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens an answer may take: those of the longest class name, and a few words."""
+    """Return how many tokens an answer may take: those of the longest one expected, and a few words."""
     return max(map(len, answers)) + _SPARE_TOKENS
 
 

@@ -49,8 +49,9 @@ class VLM:
         dtype: Type of the weights. `auto`: float32 on a CPU; elsewhere the checkpoint's own where that is a
             half-precision type, and bfloat16 otherwise.
         device: `auto` (CUDA, else MPS, else CPU) or what torch understands, e.g. `cuda:1`.
-        answer: `score` compares the exact log-probabilities of the class names and always answers with one of
-            them; `generate` lets the model write freely and parses its words strictly.
+        answer: `score` compares the exact log-probabilities of all answers and always gives one of them: the
+            class names or, for a multi-label task of up to 10 classes, all lists of them. `generate` lets the
+            model write freely and parses its words strictly.
         batch_size: Photos per batch; None chooses by device. Halved by itself when memory runs out.
         name: How results call the model; by default the last part of its id or path.
 
@@ -119,11 +120,16 @@ class VLM:
         """Yield one prediction per example, in no particular order; loads the weights first if need be.
 
         A photo that cannot be read yields a prediction with the outcome `failed`. Scores are
-        log-probabilities normalised over the classes.
+        log-probabilities normalised over all answers; for a multi-label task, that of a class is the exact
+        log-probability that the answer names it, while the label is the likeliest answer as a whole.
 
         Raises:
             ModelError: The model cannot be loaded, or one photo alone is too large for the memory.
+            TaskError: The answers are too many to be scored; `answer="generate"` takes any task.
         """
+        if self.answer == "score":
+            # Before any weights are read: answers that cannot be listed raise here.
+            _ = task.answers
         loaded = self.load()
         if loaded.adapted_now:
             raise ModelError(

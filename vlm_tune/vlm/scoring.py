@@ -6,15 +6,20 @@ so labels of several tokens, and labels that begin other labels, compete fairly:
     score(label) = sum over t of log p(token_t | photo, prompt, token_1 .. token_{t-1})
 
 `reference_scores` does just that, one whole forward pass per photo and label. `score_batch` reads photo and
-prompt once and continues from the kept state with the labels' tokens only; the tests hold the two together.
-Models whose kept state cannot be continued by several tokens at once are found out by trying it on a few
-tokens, and take the long way.
+prompt once and continues from the kept state with the labels' tokens only, and a label that another one begins
+with is read off on the other's way; the tests hold the two together. Models whose kept state cannot be continued
+by several tokens at once are found out by trying it on a few tokens, and take the long way.
+
+The labels of a multi-label task are its answers, up to 1,024 lists of classes. After normalising over them, the
+probability of a class is the sum of those of the answers that name it (`class_scores`).
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+import itertools
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,31 +34,42 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["SEMANTICS", "inference", "reference_scores", "score_batch", "score_labels"]
+__all__ = ["SEMANTICS", "class_scores", "inference", "reference_scores", "score_batch", "score_labels"]
 
 SEMANTICS = "sum of label token log-probabilities with end of turn, v1"
 """What a score means; part of every fingerprint, so that answers scored otherwise are never mixed in."""
 
-_LABELS_PER_PASS = 8
-"""The kept state is copied once per label in a pass: this bounds memory, and shrinks with the batch."""
+_PATHS_PER_PASS = 8
+"""The kept state is copied once per path in a pass: this bounds memory, and shrinks with the batch."""
 
 _continues: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
-def score_labels(model: PreTrainedModel, processor: ProcessorMixin, images: Sequence[bytes], task: Task) -> Tensor:
-    """Return the log-probability of every class for every photo, in one batch.
+def score_labels(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    images: Sequence[bytes],
+    task: Task,
+    *,
+    labels: Sequence[str] | None = None,
+) -> Tensor:
+    """Return the log-probability of every label for every photo, in one batch.
 
     Args:
         model: The model, bare or wrapped by PEFT.
         processor: The model's own processor.
         images: Encoded photos.
         task: The question.
+        labels: What to score; all of `task.answers` by default.
 
     Returns:
-        Float32 CPU tensor of shape (len(images), len(task.classes)).
+        Float32 CPU tensor of shape (len(images), len(labels)); not normalised.
+
+    Raises:
+        TaskError: The task's answers are too many to list, and no labels are given.
     """
     inputs = prepare(processor, images, [prompt_text(processor, task)] * len(images))
-    return score_batch(model, inputs, [answer_ids(processor, label) for label in task.classes])
+    return score_batch(model, inputs, [answer_ids(processor, label) for label in labels or task.answers])
 
 
 def score_batch(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> Tensor:
@@ -75,23 +91,54 @@ def score_batch(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Sequ
             return torch.stack([_full_forward(model, inputs, answer) for answer in answers], dim=1).cpu()
         positions = _positions(model, inputs)
         read = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        chunks = [answers[start : start + _LABELS_PER_PASS] for start in range(0, len(answers), _LABELS_PER_PASS)]
-        scores = [
-            _continue(model, read, chunk, inputs["attention_mask"], _next_position(positions)) for chunk in chunks
-        ]
-        return torch.cat(scores, dim=1).cpu()
+        scores = torch.empty(len(inputs["input_ids"]), len(answers), device=inputs["input_ids"].device)
+        for paths, places in _passes(answers):
+            chosen = [answers[place] for place in places]
+            scores[:, places] = _continue(
+                model, read, paths, chosen, prompt_mask=inputs["attention_mask"], start=_next_position(positions)
+            )
+        return scores.cpu()
+
+
+def class_scores(task: Task, labels: Sequence[str], scores: Tensor) -> Tensor:
+    """Return the log-probability that a photo's answer names each class.
+
+    Args:
+        task: The question.
+        labels: What was scored, such as `task.answers`; together they name every class.
+        scores: Log-probabilities normalised over the labels, of shape (rows, len(labels)).
+
+    Returns:
+        Tensor of shape (rows, len(task.classes)): the logarithm of the sum of exp(score) over the labels that name
+        the class. Where a label is one class, that is its own score.
+
+    Example:
+        >>> import torch
+        >>> task = Task(prompt="?", classes=("a", "b"), multi_label=True)
+        >>> scores = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()  # none; a; b; a, b
+        >>> class_scores(task, task.answers, scores).exp()
+        tensor([[0.6000, 0.7000]])
+    """
+    import torch
+
+    named = [[place for place, label in enumerate(labels) if name in task.members(label)] for name in task.classes]
+    # Rounding may lift a sum of all answers a hair above 1.
+    return torch.stack([scores[:, places].logsumexp(-1) for places in named], dim=-1).clamp(max=0)
 
 
 def reference_scores(model: PreTrainedModel, processor: ProcessorMixin, images: Sequence[bytes], task: Task) -> Tensor:
     """Return the same as `score_labels` by brute force: one whole pass per photo and label, nothing shared.
 
     Returns:
-        Float32 CPU tensor of shape (len(images), len(task.classes)).
+        Float32 CPU tensor of shape (len(images), len(task.answers)).
+
+    Raises:
+        TaskError: The task's answers are too many to list.
     """
     import torch
 
     prompt = prompt_text(processor, task)
-    answers = [answer_ids(processor, label) for label in task.classes]
+    answers = [answer_ids(processor, label) for label in task.answers]
     with inference(model):
         rows = []
         for image in images:
@@ -115,32 +162,64 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
+def _passes(answers: Sequence[Sequence[int]]) -> Iterator[tuple[list[tuple[int, ...]], list[int]]]:
+    """Yield a few paths at a time, and the places of the answers that end on them.
+
+    A path is an answer without its last token that no other one begins with: what `crack` needs is computed on
+    the way to `crack, dent`.
+    """
+    ways = sorted({tuple(answer[:-1]) for answer in answers})
+    paths = [way for way, after in zip(ways, [*ways[1:], ()], strict=True) if after[: len(way)] != way]
+    ending: dict[tuple[int, ...], list[int]] = {path: [] for path in paths}
+    for place, answer in enumerate(answers):
+        # In sorted order, the first path not before a way is the one that begins with it.
+        ending[paths[bisect_left(paths, tuple(answer[:-1]))]].append(place)
+    by_length = sorted(paths, key=len)
+    for start in range(0, len(paths), _PATHS_PER_PASS):
+        chunk = by_length[start : start + _PATHS_PER_PASS]
+        yield chunk, list(itertools.chain.from_iterable(ending[path] for path in chunk))
+
+
 def _continue(
-    model: PreTrainedModel, read: Any, answers: Sequence[Sequence[int]], prompt_mask: Tensor, start: Tensor
+    model: PreTrainedModel,
+    read: Any,
+    paths: Sequence[tuple[int, ...]],
+    answers: Sequence[Sequence[int]],
+    *,
+    prompt_mask: Tensor,
+    start: Tensor,
 ) -> Tensor:
-    """Score some answers from the state left by the prompt; returns (rows, len(answers))."""
+    """Score answers along some paths from the state left by the prompt; returns (rows, len(answers))."""
     import torch
 
     rows, device = len(prompt_mask), prompt_mask.device
-    width = max(map(len, answers))
+    width = max(map(len, paths))
     # Filled up on the right: a causal model never looks there, so nothing needs masking.
-    tokens = torch.tensor([[*answer, *[answer[-1]] * (width - len(answer))] for answer in answers], device=device)
-    real = torch.tensor([[step < len(answer) for step in range(width)] for answer in answers], device=device)
+    tokens = torch.tensor([[*path, *[path[-1]] * (width - len(path))] for path in paths], device=device)
     first: Tensor = read.logits[:, -1].float().log_softmax(-1)[:, tokens[:, 0]]
 
-    each_row = torch.arange(rows, device=device).repeat_interleave(len(answers))
+    each_row = torch.arange(rows, device=device).repeat_interleave(len(paths))
     state = copy.deepcopy(read.past_key_values)
     state.reorder_cache(each_row)
-    fed = tokens[:, :-1].repeat(rows, 1)
+    fed = tokens.repeat(rows, 1)
     logits = model(
         input_ids=fed,
         attention_mask=torch.cat([prompt_mask[each_row], torch.ones_like(fed)], dim=1),
-        position_ids=start[..., each_row, :] + torch.arange(width - 1, device=device),
+        position_ids=start[..., each_row, :] + torch.arange(width, device=device),
         past_key_values=state,
         use_cache=True,
     ).logits
-    later = _log_probability(logits, tokens[:, 1:].repeat(rows, 1)).view(rows, len(answers), -1)
-    return first + later.masked_fill(~real[:, 1:], 0).sum(-1)
+    # After the token that follows in the path, the columns are the tokens that end an answer here.
+    ends = sorted({answer[-1] for answer in answers})
+    following = torch.cat([fed[:, 1:], fed[:, :1]], dim=1)[..., None]
+    wanted = torch.cat([following, torch.tensor(ends, device=device).expand(*fed.shape, -1)], dim=-1)
+    found = _log_probability(logits, wanted).view(rows, len(paths), width, -1)
+    so_far = torch.cat([first[..., None], found[..., :-1, 0]], dim=-1).cumsum(-1)
+
+    on = [next(place for place, path in enumerate(paths) if path[: len(a) - 1] == tuple(a[:-1])) for a in answers]
+    at = [len(answer) - 2 for answer in answers]
+    last = [1 + ends.index(answer[-1]) for answer in answers]
+    return so_far[:, on, at] + found[:, on, at, last]
 
 
 def _full_forward(model: PreTrainedModel, inputs: dict[str, Tensor], answer: Sequence[int]) -> Tensor:
@@ -155,12 +234,12 @@ def _full_forward(model: PreTrainedModel, inputs: dict[str, Tensor], answer: Seq
             fill = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}.get(name, tokens * 0)
             appended[name] = torch.cat([inputs[name], fill.to(inputs[name].dtype)], dim=1)
     logits = model(**appended, use_cache=False).logits[:, prompt_length - 1 : -1]
-    return _log_probability(logits, tokens).sum(-1)
+    return _log_probability(logits, tokens[..., None])[..., 0].sum(-1)
 
 
 def _log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
     # In float32 whatever the model's type: differences between labels are small against the logits' rounding.
-    return logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    return logits.float().log_softmax(-1).gather(-1, tokens)
 
 
 def _positions(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -1,84 +1,24 @@
-"""Exact and score-based statistics for one system, for two on the same examples, and for planning."""
+"""Two systems on the same examples: is there a difference, how large, and how many images would show it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from vlm_tune.records import Estimate
+from vlm_tune.statistics.proportions import percent, quantile
 
 __all__ = [
     "connor_sample_size",
     "mcnemar_exact",
     "mcnemar_mid_p",
     "mcnemar_power",
-    "mean_of_proportions",
     "minimum_detectable_difference",
     "sample_size_for_power",
     "tango",
-    "wilson",
 ]
 
 _LARGEST_SAMPLE = 10_000_000
-
-
-def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
-    """Return a proportion with its Wilson score interval.
-
-    Source: E. B. Wilson, JASA 22 (1927), 209-212.
-
-    Args:
-        successes: How many succeeded.
-        n: Out of how many; with 0 nothing is known: the value is 0.5 and the interval all of [0, 1].
-        level: Confidence level.
-
-    Raises:
-        ValueError: The counts are impossible.
-
-    Example:
-        >>> print(wilson(87, 98))
-        0.888 [0.810, 0.936] (n=98)
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} is impossible")
-    method = f"Wilson {_percent(level)}"
-    if n == 0:
-        return Estimate(value=0.5, low=0.0, high=1.0, n=0, method=method)
-    z = _z(level)
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
-    return Estimate(value=p, low=low, high=high, n=n, method=method)
-
-
-def mean_of_proportions(proportions: Sequence[Estimate]) -> Estimate:
-    """Return the mean of independent proportions, such as macro-recall, with an interval.
-
-    The distances from each proportion to its own limits add in quadrature (MOVER). Source: G. Y. Zou,
-    A. Donner, Stat. Med. 27 (2008), 1693-1702.
-
-    Args:
-        proportions: Estimates with intervals of one level, such as those of `wilson`.
-
-    Raises:
-        ValueError: There are none.
-
-    Example:
-        >>> print(mean_of_proportions([wilson(9, 10), wilson(30, 40)]))
-        0.825 [0.655, 0.893] (n=50)
-    """
-    if not proportions:
-        raise ValueError("the mean of no proportions is not defined")
-    count = len(proportions)
-    mean = math.fsum(part.value for part in proportions) / count
-    below = math.sqrt(math.fsum((part.value - part.low) ** 2 for part in proportions)) / count
-    above = math.sqrt(math.fsum((part.high - part.value) ** 2 for part in proportions)) / count
-    n = sum(part.n for part in proportions)
-    return Estimate(value=mean, low=mean - below, high=mean + above, n=n, method=f"MOVER {proportions[0].method}")
 
 
 def mcnemar_exact(wins: int, losses: int) -> float:
@@ -157,11 +97,11 @@ def tango(wins: int, losses: int, n: int, *, level: float = 0.95) -> Estimate:
 
     if min(wins, losses) < 0 or wins + losses > n:
         raise ValueError(f"{wins} wins and {losses} losses of {n} pairs are impossible")
-    method = f"Tango score {_percent(level)}"
+    method = f"Tango score {percent(level)}"
     if n == 0:
         return Estimate(value=0.0, low=-1.0, high=1.0, n=0, method=method)
     difference = (wins - losses) / n
-    z = _z(level)
+    z = quantile(level)
 
     def excess(delta: float, sign: float) -> float:
         return _tango_statistic(wins, losses, n, delta) - sign * z
@@ -301,19 +241,6 @@ def _check_counts(wins: int, losses: int) -> None:
 def _check_effect(difference: float, discordance: float) -> None:
     if not 0 < discordance <= 1 or abs(difference) > discordance:
         raise ValueError(f"a difference of {difference} is impossible with a discordance of {discordance}")
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:g}%"
-
-
-@lru_cache
-def _z(level: float) -> float:
-    from scipy.stats import norm
-
-    if not 0 < level < 1:
-        raise ValueError(f"the confidence level must be between 0 and 1, not {level}")
-    return float(norm.ppf(0.5 + level / 2))
 
 
 def _tango_statistic(wins: int, losses: int, n: int, delta: float) -> float:

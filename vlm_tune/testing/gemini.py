@@ -1,111 +1,18 @@
-"""Doubles for your own tests: a small dataset, a predictor that says what you tell it, a fake Gemini.
-
-All of them work offline. The fake Gemini is a real server on 127.0.0.1 that speaks the service's wire format,
-so the code under test runs the real client, retries and all.
-"""
+"""A fake Gemini: a real server on 127.0.0.1 that speaks the service's wire format, with faults on a schedule."""
 
 from __future__ import annotations
 
 import base64
-import colorsys
-import hashlib
-import io
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from vlm_tune.data import Dataset
-from vlm_tune.records import Example, Prediction
-from vlm_tune.task import Task
-
-__all__ = ["FakeGeminiServer", "Fault", "GeminiRequest", "ScriptedPredictor", "tiny_dataset"]
-
-
-def tiny_dataset(
-    num_per_class: int = 4,
-    *,
-    classes: Sequence[str] = ("red", "green", "blue"),
-    seed: int = 0,
-    split: bool = True,
-    root: Path | str | None = None,
-) -> Dataset:
-    """Return a dataset of coloured squares, 32 x 32 pixels, one hue per class and no two the same.
-
-    Args:
-        num_per_class: Examples of each class.
-        classes: The classes.
-        seed: Decides shades and noise.
-        split: Whether to split off a quarter as test examples.
-        root: Write the squares below this folder, a folder per class; otherwise they stay in memory.
-
-    Example:
-        >>> tiny_dataset(4)
-        Dataset(12 examples, 3 classes, train 9, test 3)
-    """
-    examples = []
-    for index, label in enumerate(classes):
-        for number in range(num_per_class):
-            name = f"{label}/{number}.png"
-            square = _square(index / len(classes), f"{seed} {label} {number}")
-            image: Path | bytes = square
-            if root is not None:
-                image = Path(root, name)
-                image.parent.mkdir(parents=True, exist_ok=True)
-                image.write_bytes(square)
-            examples.append(Example(id=name, image=image, label=label))
-    task = Task(prompt="What colour is the square?", classes=tuple(classes))
-    data = Dataset(examples, task=task)
-    return data.split(test=0.25, seed=seed) if split else data
-
-
-class ScriptedPredictor:
-    """A predictor that answers from a script.
-
-    Args:
-        answers: Example id to the words answered, or a function of the example that returns them. Words that
-            are no class give the outcome `unparseable`, no words the outcome `failed`; a `Prediction` is
-            given as it is, and an exception is raised.
-        name: What reports call it.
-        fingerprint: Under what its answers are kept; follows from the name by default.
-
-    Attributes:
-        asked: Ids of the examples it was asked about, in order.
-
-    Example:
-        >>> data = tiny_dataset(4)
-        >>> oracle = ScriptedPredictor(lambda example: example.label)
-        >>> {answer.outcome for answer in oracle.predict(data.test, data.task)}
-        {'answered'}
-    """
-
-    def __init__(
-        self,
-        answers: Mapping[str, str | Prediction | BaseException]
-        | Callable[[Example], str | Prediction | BaseException | None],
-        *,
-        name: str = "scripted",
-        fingerprint: str | None = None,
-    ) -> None:
-        self.name = name
-        self.fingerprint = fingerprint or hashlib.sha256(name.encode()).hexdigest()[:16]
-        self.asked: list[str] = []
-        self._answer = answers if callable(answers) else lambda example: answers.get(example.id)
-
-    def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
-        """Yield the scripted predictions, in order."""
-        for example in examples:
-            self.asked.append(example.id)
-            answer = self._answer(example)
-            if isinstance(answer, BaseException):
-                raise answer
-            yield answer if isinstance(answer, Prediction) else _prediction(example, answer, task)
-
+__all__ = ["FakeGeminiServer", "Fault", "GeminiRequest"]
 
 Fault = Literal[
     "bad_request",  # 400 for this request alone
@@ -131,7 +38,7 @@ class GeminiRequest:
         model: The model asked.
         prompt: The text parts, joined.
         image: The first image's bytes.
-        choices: The answer schema's enum; empty without a schema.
+        choices: What the answer schema allows, alone or in a list; empty without a schema.
         config: `generationConfig` as it came.
         api_key: The key that came with it.
     """
@@ -160,7 +67,6 @@ class FakeGeminiServer:
         requests: What was asked, faulty replies included.
 
     Example:
-        >>> data = tiny_dataset(4)
         >>> with FakeGeminiServer("red", faults=["unavailable"]) as server:
         ...     server.url.startswith("http://127.0.0.1:")
         True
@@ -274,10 +180,14 @@ def _request(model: str, body: Mapping[str, Any], api_key: str) -> GeminiRequest
         model=model,
         prompt="\n".join(part["text"] for part in parts if "text" in part),
         image=base64.b64decode(images[0].replace("-", "+").replace("_", "/")) if images else b"",
-        choices=tuple(config.get("responseSchema", {}).get("enum", ())),
+        choices=_choices(config.get("responseSchema", {})),
         config=config,
         api_key=api_key,
     )
+
+
+def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(schema.get("items", schema).get("enum", ()))
 
 
 def _body(request: GeminiRequest, text: str, fault: Fault | None) -> dict[str, Any]:
@@ -308,24 +218,3 @@ def _error(
 ) -> tuple[int, dict[str, str], bytes]:
     error = {"code": code, "message": message, "status": status, "details": list(details)}
     return code, {}, json.dumps({"error": error}).encode()
-
-
-def _prediction(example: Example, words: str | None, task: Task) -> Prediction:
-    if words is None:
-        return Prediction(example_id=example.id, outcome="failed", error="the script has no answer")
-    label = task.parse(words)
-    outcome: Literal["answered", "unparseable"] = "answered" if label else "unparseable"
-    error = None if label else "the answer is none of the classes"
-    return Prediction(example_id=example.id, outcome=outcome, label=label, raw=words, error=error)
-
-
-def _square(hue: float, seed: str) -> bytes:
-    import numpy as np
-    from PIL import Image
-
-    noise = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
-    colour = 255 * np.array(colorsys.hsv_to_rgb(hue, 0.8, noise.uniform(0.6, 0.9)))
-    pixels = np.clip(colour + noise.normal(0, 12, size=(32, 32, 3)), 0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    return stream.getvalue()

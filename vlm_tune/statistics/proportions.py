@@ -1,0 +1,91 @@
+"""Shares and their intervals, for one system."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+from vlm_tune.records import Estimate
+
+__all__ = ["mean_of_proportions", "percent", "quantile", "wilson", "wilson_limits"]
+
+
+def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
+    """Return a proportion with its Wilson score interval.
+
+    Source: E. B. Wilson, JASA 22 (1927), 209-212.
+
+    Args:
+        successes: How many succeeded.
+        n: Out of how many; with 0 nothing is known: the value is 0.5 and the interval all of [0, 1].
+        level: Confidence level.
+
+    Raises:
+        ValueError: The counts are impossible.
+
+    Example:
+        >>> print(wilson(87, 98))
+        0.888 [0.810, 0.936] (n=98)
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is impossible")
+    method = f"Wilson {percent(level)}"
+    if n == 0:
+        return Estimate(value=0.5, low=0.0, high=1.0, n=0, method=method)
+    low, high = wilson_limits(successes / n, n, level=level)
+    return Estimate(value=successes / n, low=low, high=high, n=n, method=method)
+
+
+def wilson_limits(share: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the Wilson interval of a share; `n` may be an effective number, such as 12.5."""
+    z = quantile(level)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Rounding must not move an end that is known exactly.
+    return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
+
+
+def mean_of_proportions(proportions: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent proportions, such as macro-recall, with an interval.
+
+    The distances from each proportion to its own limits add in quadrature (MOVER). Source: G. Y. Zou,
+    A. Donner, Stat. Med. 27 (2008), 1693-1702.
+
+    Args:
+        proportions: Estimates with intervals of one level, such as those of `wilson`.
+
+    Raises:
+        ValueError: There are none.
+
+    Example:
+        >>> print(mean_of_proportions([wilson(9, 10), wilson(30, 40)]))
+        0.825 [0.655, 0.893] (n=50)
+    """
+    if not proportions:
+        raise ValueError("the mean of no proportions is not defined")
+    count = len(proportions)
+    mean = math.fsum(part.value for part in proportions) / count
+    below = math.sqrt(math.fsum((part.value - part.low) ** 2 for part in proportions)) / count
+    above = math.sqrt(math.fsum((part.high - part.value) ** 2 for part in proportions)) / count
+    n = sum(part.n for part in proportions)
+    return Estimate(value=mean, low=mean - below, high=mean + above, n=n, method=f"MOVER {proportions[0].method}")
+
+
+def percent(level: float) -> str:
+    """Return a confidence level in percent, e.g. `95%`."""
+    return f"{100 * level:g}%"
+
+
+@lru_cache
+def quantile(level: float) -> float:
+    """Return the normal quantile of a two-sided interval, e.g. 1.96 for 0.95.
+
+    Raises:
+        ValueError: The level is not between 0 and 1.
+    """
+    from scipy.stats import norm
+
+    if not 0 < level < 1:
+        raise ValueError(f"the confidence level must be between 0 and 1, not {level}")
+    return float(norm.ppf(0.5 + level / 2))
