@@ -8,16 +8,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.drawn import draw_some
 from vlm_tune import demo
-from vlm_tune.testing import FakeGeminiServer
+from vlm_tune.testing import FakeGeminiServer, FakeOpenAIServer
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ["data", "leakage", "baselines", "train", "merge", "evaluate", "compare", "report"]
+GUIDES = [
+    "data",
+    "profile",
+    "leakage",
+    "baselines",
+    "gemini",
+    "gemini_batch",
+    "train",
+    "merge",
+    "evaluate",
+    "compare",
+    "openai",
+    "report",
+    "costs",
+    "multi_label",
+]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What stands in for the network."""
+
+    gemini: FakeGeminiServer
+    openai: FakeOpenAIServer
 
 
 def blocks(path: Path) -> list[str]:
@@ -25,22 +49,28 @@ def blocks(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGeminiServer]:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     draw_some(tmp_path / "photos", num_train=64, num_test=0, num_twins=0, flat=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEMINI_API_KEY", "a-key")
-    with FakeGeminiServer("dent") as server:
-        yield server
+    first_tokens = {"dent": 0.8, "crack": 0.1, "scratch": 0.1}
+    with FakeGeminiServer("dent") as gemini, FakeOpenAIServer("dent", first_tokens=first_tokens) as openai:
+        yield Servers(gemini, openai)
 
 
-def adapted(code: str, server: FakeGeminiServer) -> str:
-    """Replace the model and the API's address."""
-    return code.replace('"Qwen/Qwen3-VL-8B-Instruct"', repr(str(demo.model_path()))).replace(
-        'vt.Gemini("gemini-3-flash-preview")', f'vt.Gemini("gemini-3-flash-preview", base_url={server.url!r})'
-    )
+def adapted(code: str, servers: Servers) -> str:
+    """Replace the model and the addresses of the APIs."""
+    here = {
+        '"Qwen/Qwen3-VL-8B-Instruct"': repr(str(demo.model_path())),
+        'vt.Gemini("gemini-3-flash-preview"': f'vt.Gemini("gemini-3-flash-preview", base_url={servers.gemini.url!r}',
+        '"http://localhost:8000/v1"': repr(servers.openai.url),
+    }
+    for written, run in here.items():
+        code = code.replace(written, run)
+    return code
 
 
-def test_the_script_of_the_readme_runs(workplace: FakeGeminiServer) -> None:
+def test_the_script_of_the_readme_runs(workplace: Servers) -> None:
     (script,) = blocks(ROOT / "README.md")
     exec(compile(adapted(script, workplace), "README.md", "exec"), {})
     assert Path("runs/damage/report.html").exists()
@@ -52,7 +82,7 @@ def test_the_example_is_the_script_of_the_readme() -> None:
     assert (ROOT / "examples/car_damage.py").read_text(encoding="utf-8").endswith(script)
 
 
-def test_the_guides_run_one_after_another(workplace: FakeGeminiServer) -> None:
+def test_the_guides_run_one_after_another(workplace: Servers) -> None:
     namespace: dict[str, object] = {}
     for guide in GUIDES:
         path = ROOT / "docs/guides" / f"{guide}.md"

@@ -42,9 +42,15 @@ def test_the_script_decides_every_outcome() -> None:
         list(broken.predict(data[:1], data.task))
 
 
-def post(server: FakeGeminiServer, path: str = "/v1beta/models/m:generateContent") -> dict[str, object]:
-    body = json.dumps({"contents": [{"parts": [{"text": "What?"}]}]}).encode()
-    request = urllib.request.Request(server.url + path, data=body, headers={"x-goog-api-key": "key"})
+WHAT = {"contents": [{"parts": [{"text": "What?"}]}]}
+
+
+def post(
+    server: FakeGeminiServer, path: str = "/v1beta/models/m:generateContent", *, body: object = WHAT
+) -> dict[str, object]:
+    request = urllib.request.Request(
+        server.url + path, data=json.dumps(body).encode(), headers={"x-goog-api-key": "key"}
+    )
     with urllib.request.urlopen(request, timeout=5) as reply:
         loaded: dict[str, object] = json.load(reply)
         return loaded
@@ -81,3 +87,28 @@ def test_other_paths_are_not_served() -> None:
             post(server, "/v1beta/models/m:countTokens")
         missing.value.close()
         assert server.requests == []
+
+
+def test_the_server_counts_what_a_model_did_also_when_it_never_arrived() -> None:
+    with FakeGeminiServer(
+        "red", faults=["quota", "server_error", "malformed", "no_candidate", "new_version"]
+    ) as server:
+        for code in ("429", "500"):
+            with pytest.raises(urllib.error.HTTPError, match=code) as refused:
+                post(server)
+            refused.value.close()
+        assert server.num_billed == 0
+        with pytest.raises(json.JSONDecodeError):
+            post(server)
+        assert post(server)["candidates"] == []
+        assert [post(server)["modelVersion"], post(server)["modelVersion"]] == ["m-002", "m-001"]
+        assert (server.num_billed, len(server.requests)) == (4, 6)
+
+
+def test_the_server_tells_what_was_shown_from_what_is_asked() -> None:
+    turns = [("user", "Shown?"), ("model", "dent"), ("user", "Asked?")]
+    body = {"contents": [{"role": role, "parts": [{"text": text}]} for role, text in turns]}
+    with FakeGeminiServer(lambda request: request.shots[0][1]) as server:
+        reply = post(server, body=body)
+    assert "dent" in json.dumps(reply)
+    assert (server.requests[0].prompt, server.requests[0].shots) == ("Asked?", ((b"", "dent"),))

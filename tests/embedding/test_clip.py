@@ -61,5 +61,28 @@ def test_an_unknown_model_or_tag_is_an_error_of_ours(tiny: str) -> None:
         OpenClip(tiny, "no-such-tag").embed([jpeg_bytes(scene(0))])
 
 
+def test_weights_that_do_not_fit_are_an_error_of_ours(tiny: str, weights: Path, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({**torch.load(weights, weights_only=True), "visual.proj": torch.zeros(8, 8)}, tmp_path / "other.pt")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"tiny other\.pt.*another architecture"):
+        OpenClip(tiny, tmp_path / "other.pt").embed([jpeg_bytes(scene(0))])
+    for name in ("junk.pt", "empty.safetensors"):
+        with pytest.raises(ModelError, match=f"cannot load open_clip {tiny} {name}"):
+            OpenClip(tiny, tmp_path / name).embed([jpeg_bytes(scene(0))])
+
+
+def test_the_fingerprint_is_the_content_of_the_weights(tiny: str, weights: Path, tmp_path: Path) -> None:
+    before = OpenClip(tiny, weights).fingerprint
+    (tmp_path / "moved.pt").write_bytes(weights.read_bytes())
+    assert OpenClip(tiny, tmp_path / "moved.pt").fingerprint == before
+    weights.write_bytes(b"other")
+    assert OpenClip(tiny, weights).fingerprint not in (before, None)
+    assert OpenClip(tiny, None).fingerprint is None
+    assert OpenClip().fingerprint == "open_clip ViT-B-32 laion2b_s34b_b79k"
+
+
 def test_nothing_is_loaded_before_it_is_needed() -> None:
     assert "_loaded" not in vars(OpenClip())

@@ -32,4 +32,4 @@ def test_weights_in_the_cache_are_used_by_path(cache: Path) -> None:
     embedder = default_embedder()
     assert isinstance(embedder, OpenClip)
     assert embedder.model == "ViT-B-32"
-    assert embedder.pretrained == str(snapshot / "open_clip_model.safetensors")
+    assert embedder.weights == str(snapshot / "open_clip_model.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.leakage.planting import as_array, scene
-from vlm_tune.embedding.features import MIRROR, sift
+from vlm_tune.embedding.features import MIRROR, landmarks, sift, trimmed
 
 
 def test_mirroring_descriptors_equals_mirroring_the_photo() -> None:
@@ -33,3 +33,26 @@ def test_a_flat_photo_has_none() -> None:
     points, descriptors = sift(np.full((40, 60), 128, np.uint8), limit=50)
     assert points.shape == (0, 2)
     assert descriptors.shape == (0, 128)
+
+
+def test_uniform_borders_are_cut_off_and_nothing_else() -> None:
+    photo = as_array(scene(0))
+    framed = np.pad(photo, ((4, 9), (12, 7)), constant_values=250)
+    assert np.array_equal(trimmed(framed), photo)
+    assert np.array_equal(trimmed(photo), photo)
+    flat = np.full((60, 60), 7, np.uint8)
+    assert trimmed(flat).shape == (20, 20)
+    assert trimmed(flat[:2]).shape == (2, 60)
+
+
+def test_a_caption_does_not_get_all_landmarks() -> None:
+    photo = as_array(scene(1))
+    captioned = photo.copy()
+    captioned[-38:] = 255 * np.random.default_rng(0).integers(0, 2, (19, 100), np.uint8).repeat(2, 0).repeat(2, 1)
+    before, after = (landmarks(one).astype(float) / 512 for one in (photo, captioned))
+    assert len(before) == len(after) == 64
+    assert ((after @ before.T).max(axis=1) > 0.95).sum() > 24
+
+
+def test_landmarks_of_a_flat_photo() -> None:
+    assert landmarks(np.full((40, 60), 128, np.uint8)).shape == (0, 128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,9 @@ def test_it_shows_itself(evaluated: Evaluation, capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     assert "accuracy 33.3 %" in shown
     assert "the model changed on the way: v1, v2" in shown
+    assert "possibly billed" not in shown
+    replace(evaluated, possibly_billed=3).show()
+    assert "possibly billed: 3 calls that broke off" in capsys.readouterr().out
     assert repr(evaluated).startswith("Evaluation('scripted': 33.3 %")
     assert isinstance(evaluated.plot(), Figure)
     frame = evaluation_of(_0="", _1="crack").frame()

@@ -269,3 +269,19 @@ def test_faults_on_the_way_cost_no_answer(data: Dataset, tmp_path: Path) -> None
     assert evaluation.model_versions == ("gemini-3-flash-preview-001",)
     assert again.cost_usd == evaluation.cost_usd
     assert again.wall_s == evaluation.wall_s
+
+
+class Noting(ScriptedPredictor):
+    """Keeps notes in the folder it is given."""
+
+    def with_state(self, folder: Path) -> ScriptedPredictor:
+        folder.mkdir(parents=True)
+        (folder / "note.txt").write_text(self.name)
+        return self
+
+
+def test_a_predictor_with_notes_of_its_own_gets_a_folder_for_them(data: Dataset, tmp_path: Path) -> None:
+    predictor = Noting(lambda example: example.label)
+    assert Evaluator(data).run(predictor).accuracy.value == 1
+    Evaluator(data, run_dir=tmp_path).run(predictor)
+    assert (tmp_path / "state" / predictor.fingerprint / "note.txt").read_text() == "scripted"

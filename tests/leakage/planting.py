@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 Copy = Callable[[Image.Image], Image.Image]
 
@@ -62,6 +62,15 @@ def resized(factor: float) -> Copy:
     )
 
 
+def captioned(image: Image.Image) -> Image.Image:
+    """Write on a black band over the lowest eighth."""
+    marked = image.copy()
+    draw, top = ImageDraw.Draw(marked), round(image.height * 7 / 8)
+    draw.rectangle((0, top, image.width, image.height), fill="black")
+    draw.text((4, top), "No. 1234 / camera 5", fill="white")
+    return marked
+
+
 COPIES: dict[str, Copy] = {
     "re-encoded": lambda image: jpeg(image, 40),
     "smaller": lambda image: jpeg(resized(0.6)(image)),
@@ -78,6 +87,13 @@ COPIES: dict[str, Copy] = {
     "all at once": lambda image: jpeg(
         ImageEnhance.Brightness(ImageOps.mirror(resized(0.8)(cropped(0.1)(image)))).enhance(1.15), 60
     ),
+}
+
+HARDER: dict[str, Copy] = {
+    "colour cast": lambda image: jpeg(Image.blend(image, Image.new("RGB", image.size, (255, 150, 60)), 0.2)),
+    "bordered in white": lambda image: jpeg(ImageOps.expand(image, 16, "white")),
+    "captioned": lambda image: jpeg(captioned(image)),
+    "blurred": lambda image: jpeg(image.filter(ImageFilter.GaussianBlur(0.01 * image.width))),
 }
 
 

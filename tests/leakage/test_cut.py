@@ -36,4 +36,4 @@ def test_identical_photos_give_a_finite_cut() -> None:
 def test_too_few_photos_give_none_and_say_so() -> None:
     cut = choose_cut(np.array([0.5, 0.6], np.float32))
     assert cut.value is None
-    assert "2 training photos are too few" in cut.reason
+    assert "2 distinct training photos are too few" in cut.reason

@@ -83,12 +83,14 @@ def test_plot_draws_the_cut_and_the_pairs_side_by_side(checked: tuple[Dataset, L
     report.plot().canvas.draw()
 
 
-@pytest.mark.parametrize(("remedy", "train", "test"), [("regroup", 14, 2), ("drop_train", 10, 4), ("drop_test", 12, 2)])
+@pytest.mark.parametrize(
+    ("strategy", "train", "test"), [("regroup", 14, 2), ("drop_train", 10, 4), ("drop_test", 12, 2)]
+)
 def test_each_remedy_takes_the_leaks_away(
-    checked: tuple[Dataset, LeakageReport], remedy: str, train: int, test: int
+    checked: tuple[Dataset, LeakageReport], strategy: str, train: int, test: int
 ) -> None:
     data, report = checked
-    resolved = report.resolve(data, remedy=remedy)  # type: ignore[arg-type]
+    resolved = report.resolve(data, strategy)  # type: ignore[arg-type]
     assert (len(resolved.train), len(resolved.test)) == (train, test)
     again = LeakageChecker(PixelEmbedder()).check(resolved)
     assert again.leaks == ()

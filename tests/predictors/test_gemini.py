@@ -14,10 +14,11 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from vlm_tune import images
-from vlm_tune.cost import cost_of, price_of
+from vlm_tune.cost import Price, cost_of, price_of
 from vlm_tune.data import Dataset
-from vlm_tune.errors import PredictorError
-from vlm_tune.predictors import Gemini, GeminiOptions, Predictor, RetryPolicy
+from vlm_tune.errors import BudgetError, PredictorError
+from vlm_tune.evaluation import Evaluator
+from vlm_tune.predictors import Gemini, GeminiOptions, Predictor, RetryPolicy, few_shot
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
 from vlm_tune.testing import FakeGeminiServer, Fault, GeminiRequest, tiny_dataset
@@ -317,3 +318,181 @@ def test_the_fingerprint_follows_what_can_change_an_answer() -> None:
 def test_two_ways_to_think_are_refused() -> None:
     with pytest.raises(ValidationError, match="not both"):
         GeminiOptions(thinking_budget=0, thinking_level="low")
+
+
+@pytest.mark.parametrize("fault", ["quota", "server_error"])
+def test_errors_without_any_advice_are_tried_again(data: Dataset, fault: Fault) -> None:
+    assert ask_one(data, fault, fault).label == "green"
+
+
+def test_a_reply_without_a_candidate_is_no_answer(data: Dataset) -> None:
+    answer = ask_one(data, "no_candidate")
+    assert (answer.outcome, answer.error) == ("unparseable", "the reply holds no answer")
+
+
+def test_another_model_behind_the_same_name_is_said(data: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeGeminiServer("red", faults=[None, "new_version", "new_version"]) as server:
+        predictor = gemini(server, concurrency=1)
+        answers = list(predictor.predict(data[:3], data.task))
+    assert [str(answer.model_version)[-3:] for answer in answers] == ["001", "002", "002"]
+    assert capsys.readouterr().err.count("changed on the way") == 1
+
+
+def test_shots_are_shown_before_the_question(data: Dataset) -> None:
+    split = tiny_dataset(8)
+    shots = few_shot(split.train, 3)
+    with FakeGeminiServer("red") as server:
+        plain = Gemini("gemini-3-flash-preview", api_key=KEY, base_url=server.url)
+        shown = Gemini("gemini-3-flash-preview", api_key=KEY, base_url=server.url, shots=shots)
+        [_] = shown.predict(split.test[:1], split.task)
+        with pytest.raises(PredictorError, match="is one of the shots"):
+            next(shown.predict(split.train, split.task))
+    [request] = server.requests
+    pixels = [images.encode(shot.image, max_pixels=split.task.max_pixels).data for shot in shots]
+    assert list(request.shots) == [(data, shot.label) for data, shot in zip(pixels, shots, strict=True)]
+    assert request.prompt == split.task.render()
+    assert request.image == images.encode(split.test[0].image, max_pixels=split.task.max_pixels).data
+    backwards = Gemini("gemini-3-flash-preview", api_key=KEY, base_url=server.url, shots=shots[::-1])
+    assert len({plain.fingerprint, shown.fingerprint, backwards.fingerprint}) == 3
+    assert (plain.prompt_note, shown.name) == ("", "gemini-3-flash-preview with 3 shots")
+    assert f"{shots[0].id}: {shots[0].label}" in shown.prompt_note
+
+
+def test_shots_of_a_task_of_several_classes_answer_as_the_schema_asks(data: Dataset) -> None:
+    shots = [data[0].model_copy(update={"label": "red, blue"}), data[1].model_copy(update={"label": "none"})]
+    for refuse, expected in ((False, ['["red", "blue"]', "[]"]), (True, ["red, blue", "none"])):
+        with FakeGeminiServer("red", refuse_schema=refuse) as server:
+            predictor = Gemini("gemini-3-flash-preview", api_key=KEY, base_url=server.url, shots=shots)
+            [_] = predictor.predict(data[2:3], SEVERAL)
+        assert [said for _, said in server.requests[-1].shots] == expected
+
+
+def spend(
+    data: Dataset, *faults: Fault | None, num: int = 24, **options: object
+) -> tuple[list[Prediction], Gemini, BudgetError | None]:
+    predictions: list[Prediction] = []
+    with FakeGeminiServer("green", faults=faults) as server:
+        predictor = gemini(server, **options)
+        try:
+            predictions.extend(predictor.predict(data[:num], data.task))
+        except BudgetError as error:
+            return predictions, predictor, error
+    return predictions, predictor, None
+
+
+def test_the_most_that_may_be_spent_is_not_passed_and_nothing_paid_is_lost(data: Dataset) -> None:
+    each, *_ = spend(data, num=1)
+    one = each[0].cost_usd or 0.0
+    most = 0.0009  # a photo of 1,120 tokens, few words, 100 tokens of answer at 0.5 and 3 dollars a million
+    predictions, predictor, stopped = spend(data, max_cost_usd=most + 9 * one, max_output_tokens=100)
+    assert stopped is not None
+    assert 0 < len(predictions) < len(data)
+    assert stopped.num_left == len(data) - len(predictions)
+    assert stopped.spent_usd == pytest.approx(sum(answer.cost_usd or 0 for answer in predictions))
+    assert stopped.spent_usd <= most + 9 * one < stopped.spent_usd + 1.1 * most
+    assert f"{stopped.num_left} examples are left" in str(stopped)
+    assert predictor.ledger.num_pending == 0
+    everything, *_, nothing = spend(data, max_cost_usd=1.0, max_output_tokens=100)
+    assert (len(everything), nothing) == (len(data), None)
+
+
+def test_without_a_bound_on_answers_one_call_may_be_too_dear(data: Dataset) -> None:
+    predictions, _, stopped = spend(data, max_cost_usd=0.05)
+    assert predictions == []
+    assert stopped is not None
+    assert "bound a call with max_output_tokens (now the model's 65,536)" in str(stopped)
+
+
+def test_calls_that_broke_off_count_as_spent(data: Dataset) -> None:
+    predictions, predictor, stopped = spend(data, "reset", "reset", num=1, max_cost_usd=0.0020, max_output_tokens=100)
+    assert stopped is not None
+    assert (predictions, predictor.possibly_billed) == ([], 2)
+    assert "2 calls possibly billed" in str(stopped)
+
+
+def test_a_bound_without_a_price_is_an_error(data: Dataset) -> None:
+    with FakeGeminiServer("red") as server, pytest.raises(PredictorError, match="no price is known for gemini-99"):
+        list(gemini(server, "gemini-99", max_cost_usd=1.0).predict(data, data.task))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("fault", ["reset", "malformed", "stall"])
+def test_what_broke_off_after_it_was_sent_is_possibly_billed(data: Dataset, fault: Fault) -> None:
+    predictions, predictor, _ = spend(data, fault, num=2, timeout_s=0.5, concurrency=1)
+    assert [answer.outcome for answer in predictions] == ["answered"] * 2
+    assert predictor.possibly_billed == 1
+
+
+@pytest.mark.parametrize("fault", ["rate_limit", "quota", "server_error", "unavailable", "bad_request"])
+def test_what_the_server_refused_is_not_billed(data: Dataset, fault: Fault) -> None:
+    _, predictor, _ = spend(data, fault, num=2)
+    assert predictor.possibly_billed == 0
+
+
+def test_a_server_that_was_never_reached_bills_nothing(data: Dataset) -> None:
+    with FakeGeminiServer("red") as server:
+        pass
+    predictor = gemini(server)
+    assert [answer.outcome for answer in predictor.predict(data[:1], data.task)] == ["failed"]
+    assert predictor.possibly_billed == 0
+
+
+def test_an_evaluation_shows_what_is_possibly_billed_over_all_its_runs(data: Dataset, tmp_path: Path) -> None:
+    one = data.filter(lambda example: example.id == data[0].id)
+    with FakeGeminiServer("red", faults=["reset", *["unavailable"] * 3]) as server:
+        first = Evaluator(one, run_dir=tmp_path).run(gemini(server))
+        again = Evaluator(one, run_dir=tmp_path).run(gemini(server))
+        third = Evaluator(one, run_dir=tmp_path).run(gemini(server, max_cost_usd=9.0))
+    assert [one.outcomes["answered"] for one in (first, again, third)] == [0, 1, 1]
+    assert [one.possibly_billed for one in (first, again, third)] == [1, 1, 1]
+    assert again.to_dict()["possibly_billed"] == 1
+    assert len(server.requests) == 5
+
+
+def test_money_spent_by_a_killed_run_counts_in_the_next(data: Dataset, tmp_path: Path) -> None:
+    def half(folder: Path) -> Gemini:
+        return gemini(server, max_cost_usd=0.25, concurrency=1).with_state(folder)
+
+    with FakeGeminiServer("red") as server:
+        answers = half(tmp_path).predict(data, data.task)
+        paid = sum(next(answers).cost_usd or 0 for _ in range(3))
+        killed = half(tmp_path)  # what the next process finds while the first one is at its third answer
+        answers.close()  # type: ignore[attr-defined]
+    assert 0 < killed.ledger.paid_usd < paid
+    assert killed.possibly_billed >= 1
+    assert killed.ledger.committed_usd > paid
+
+
+def test_what_the_server_counts_corrects_what_is_set_aside(data: Dataset, tmp_path: Path) -> None:
+    with FakeGeminiServer("red") as server:
+        options = GeminiOptions(media_resolution="low", max_output_tokens=10, concurrency=1)
+        predictor = Gemini("gemini-2.5-flash-lite", api_key=KEY, base_url=server.url, options=options)
+        answers = list(predictor.with_state(tmp_path).predict(data[:3], data.task))
+    lines = (tmp_path / "calls.txt").read_text().splitlines()
+    first, *later = (float(line.split()[1]) for line in lines if line.startswith("+"))
+    price = price_of("gemini-2.5-flash-lite", on=datetime.now(UTC).date())
+    assert price is not None
+    assert answers[0].usage is not None
+    counted = answers[0].usage.model_copy(update={"output_tokens": 10})
+    assert later == [pytest.approx(cost_of(counted, price))] * 2
+    assert later[0] > first
+
+
+def test_prices_of_ones_own_go_first(data: Dataset) -> None:
+    today = datetime.now(UTC).date()
+    own = Price(
+        model="gemini-99",
+        input_usd_per_million=0.0,
+        output_usd_per_million=1e6,
+        source="a contract",
+        checked_on=today,
+        valid_from=today,
+    )
+    with FakeGeminiServer("red") as server:
+        predictor = gemini(server, "gemini-99", prices=(own,), max_cost_usd=20.0, max_output_tokens=5)
+        [answer] = predictor.predict(data[:1], data.task)
+        unpriced = gemini(server, "gemini-99")
+    assert answer.usage is not None
+    assert answer.cost_usd == answer.usage.output_tokens
+    assert predictor.estimate(data[:1], data.task, thinking_tokens=0).most_usd == 5.0
+    assert predictor.fingerprint == gemini(server, "gemini-99", max_output_tokens=5).fingerprint != unpriced.fingerprint

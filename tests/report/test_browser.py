@@ -97,3 +97,20 @@ def test_buttons_filter_the_photos_and_a_count_leads_to_its_photos(browser: str,
     # The seer is right about two of three red photos; about the third it named no class.
     assert shown(".answers tbody tr", ".confusion .hit a") == 2
     assert shown(".answers tbody tr", ".confusion .miss a") == 1
+
+
+def test_a_report_of_several_classes_shows_whole_and_has_nothing_to_complain_about(
+    browser: str, tmp_path: Path
+) -> None:
+    truth = {f"{n}.jpg": ["none", "crack", "dent", "crack, dent"][n % 4] for n in range(24)}
+    sides = [
+        Evaluation.from_answers(name, truth=truth, answers=said, classes=("crack", "dent"), multi_label=True)
+        for name, said in (("base", dict.fromkeys(truth, "crack")), ("tuned", {**truth, "0.jpg": "rust"}))
+    ]
+    page = Report(sides, sections=[Comparison(candidate=sides[1], reference=sides[0])]).save(tmp_path / "report.html")
+    done = run(browser, page, "--dump-dom")
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    assert "Exact match" in done.stdout
+    assert 'class="confusion"' not in done.stdout
+    phone = picture(browser, page, "phone", "--window-size=500,2000")
+    assert phone[:, -4:].min() > 240

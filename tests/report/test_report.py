@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlm_tune import plots
 from vlm_tune.data import Dataset
 from vlm_tune.embedding import PixelEmbedder
 from vlm_tune.errors import EvaluationError, StorageError
@@ -57,6 +59,38 @@ def test_the_answer_scoreboard_and_verdict_are_on_the_page(damage: Three, tmp_pa
     ):
         assert words in page.words
     assert page.words.index("tuned against rival") < page.words.index("tuned against base")
+
+
+def test_several_classes_have_exact_match_f1_and_no_confusion_matrix(tmp_path: Path, read: Read) -> None:
+    truth = {f"{n}.jpg": ["none", "crack", "dent", "crack, dent"][n % 4] for n in range(40)}
+    said = {"base": dict.fromkeys(truth, "crack"), "tuned": {**truth, "0.jpg": "dent", "1.jpg": "rust"}}
+    base, tuned = (
+        Evaluation.from_answers(name, truth=truth, answers=said[name], classes=("crack", "dent"), multi_label=True)
+        for name in said
+    )
+    report = Report([base, tuned], sections=[Comparison(candidate=tuned, reference=base)])
+    page = read(report.save(tmp_path / "report.html"))
+    for words in (
+        "Exact match on the test photos, with 95 % intervals; the dotted line is chance (25.0 %)",
+        "an exact match names all that do and no other",
+        "95.0 [83.5, 98.6]",
+        f"base50.0 % [{100 * base.micro_f1.low:.1f}, {100 * base.micro_f1.high:.1f}]",
+        "F1 per class",
+        "crack (n = 20)67 % [52, 79]97 % [87, 100]",
+        "Mistakes per class",
+        "crack0 missed, 20 added1 missed, 0 added",
+        "dent20 missed, 0 added0 missed, 1 added",
+        "“rust”",
+    ):
+        assert words in page.words, words
+    assert "Confusion" not in page.words
+    assert page.with_class("confusion") == []
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert [one["confusion"] for one in data["evaluations"]] == [None, None]
+    assert data["evaluations"][1]["micro_f1"]["value"] == tuned.micro_f1.value
+    assert report.frame().loc["tuned", "macro_f1"] == tuned.macro_f1.value
+    words = ET.fromstring(plots.figure_to_svg(report.plot())).itertext()
+    assert "Exact match" in " ".join(words)
 
 
 def test_without_a_comparison_the_best_system_is_the_answer(damage: Three) -> None:
@@ -269,7 +303,7 @@ def test_every_kind_of_result_has_a_section(
     assert {"profile", "plan", "overfit", "adapter", "merge"} <= set(data)
     assert data["overfit"]["passed"] is False
     registered = {kind.__name__ for kind in section.registry if kind is not object}
-    assert registered == {type(result).__name__ for result in results} | {"Comparison", "LeakageReport"}
+    assert registered == {type(result).__name__ for result in results} | {"Comparison", "Inflation", "LeakageReport"}
 
 
 def test_leaks_are_shown_side_by_side_and_a_leaky_test_split_is_called_out(
@@ -321,3 +355,16 @@ def test_it_shows_frames_and_plots_itself(damage: Three, capsys: pytest.CaptureF
     assert list(frame.index) == ["base", "rival", "tuned"]
     assert round(frame.loc["tuned", "accuracy"], 3) == 0.888
     assert report.plot().axes
+
+
+def test_the_prompt_of_every_system_is_shown_with_what_it_was_shown_besides(
+    seen: Pair, tmp_path: Path, read: Read
+) -> None:
+    same = read(Report(seen).save(tmp_path / "same.html"))
+    assert "The question, as every system got it" in same.words
+    shown = replace(seen[1], prompt_note="Before the question, 2 examples were shown.", possibly_billed=3)
+    page = read(Report([seen[0], shown]).save(tmp_path / "report.html"))
+    assert f"The question, as {seen[0].name} got it" in page.words
+    assert f"The question, as {shown.name} got it" in page.words
+    assert page.words.count("Before the question, 2 examples were shown.") == 1
+    assert f"{shown.name}: 3 calls broke off after they were sent: they are possibly billed" in page.words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,14 @@ class Cut(NamedTuple):
     reason: str
 
 
-def choose_cut(null: NDArray[np.float32]) -> Cut:
+def choose_cut(null: NDArray[np.floating[Any]]) -> Cut:
     """Choose the cut from how alike training photos are to each other.
 
     The median plus three robust standard deviations (1.4826 times the median absolute deviation) of the
     similarities, on Fisher's z scale; median and deviation hold even when half of the photos have a copy.
 
     Args:
-        null: Similarity of training photos to their nearest other training photo, shape (N,).
+        null: Similarity of training photos to their nearest other training photo that is no copy, shape (N,).
 
     Example:
         >>> cut = choose_cut(np.linspace(0.2, 0.4, 101, dtype=np.float32))
@@ -42,14 +42,13 @@ def choose_cut(null: NDArray[np.float32]) -> Cut:
         0.51
     """
     if len(null) < FEWEST:
-        return Cut(None, f"no cut: {len(null)} training photos are too few to know how alike they are anyway")
+        return Cut(None, f"no cut: {len(null)} distinct training photos are too few to know how alike they are anyway")
     z = np.arctanh(np.clip(null.astype(np.float64), -0.999999, 0.999999))
     middle = float(np.median(z))
     spread = 1.4826 * float(np.median(np.abs(z - middle)))
     value = float(np.tanh(middle + SPREADS * max(spread, 1e-3)))
     reason = (
-        f"cut at {value:.3f}: a training photo's nearest other training photo has similarity "
-        f"{np.tanh(middle):.3f} (median of {len(null)}), and {SPREADS:g} robust standard deviations above "
-        "that few are expected by chance"
+        f"cut at {value:.3f}: training photos have similarity {np.tanh(middle):.3f} to their nearest that is no copy "
+        f"(median of {len(null)}), and by chance few reach {SPREADS:g} robust standard deviations above that"
     )
     return Cut(value, reason)

@@ -1,23 +1,27 @@
-"""Reading the photos of a dataset once: embeddings, pixel hashes, and which cannot be read."""
+"""Reading the photos of a dataset once: embeddings, landmarks, pixel hashes, and which cannot be read."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_tune._console import progress
-from vlm_tune.embedding import Embedder
-from vlm_tune.errors import ImageError
+from vlm_tune.embedding import LANDMARKS, Embedder, FunctionEmbedder, checked, landmarks
+from vlm_tune.errors import EmbeddingError, ImageError
 from vlm_tune.images import decode
+from vlm_tune.leakage.memory import Columns, Memory
 from vlm_tune.leakage.neighbours import centred
+from vlm_tune.leakage.voting import Details
 from vlm_tune.records import Example
 
 __all__ = ["Gathered", "gather"]
@@ -25,8 +29,10 @@ __all__ = ["Gathered", "gather"]
 Array = NDArray[np.float32]
 
 BATCH = 128
+"""Photos that are embedded, and then kept on disk, at a time; as many are read ahead meanwhile."""
 LONG_SIDE = 512
 """Larger photos are embedded at this length, in pixels: no embedder looks at more."""
+FACTS = "pixel hash, landmarks, version 1"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Gathered:
         examples: Those that can be read, in order.
         vectors: Their embeddings, shape (N, D).
         mirrored: Embeddings of their mirror images, shape (N, D), unless the embedder is blind to mirroring.
+        details: Their landmarks, for `vlm_tune.leakage.voting.vote`.
         byte_hashes: SHA-256 of each file.
         pixel_hashes: SHA-256 of each photo's size and decoded pixels.
         unreadable: Id of each example that cannot be read, and why.
@@ -45,6 +52,7 @@ class Gathered:
     examples: tuple[Example, ...]
     vectors: Array
     mirrored: Array | None
+    details: Details
     byte_hashes: tuple[str, ...]
     pixel_hashes: tuple[str, ...]
     unreadable: dict[str, str]
@@ -58,68 +66,146 @@ class Gathered:
         return [centred(plane[rows], mean) for plane in planes]
 
 
+def gather(examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path | None = None) -> Gathered:
+    """Read and embed examples; those that cannot be read are listed and left out.
+
+    Args:
+        examples: What to read. Those of equal content are read once.
+        embedder: What makes the vectors. Its `fingerprint`, or else its `name`, says whether kept vectors are
+            its own; where its fingerprint is None they are not kept.
+        cache_dir: Folder where the results are kept by content: they are read from there the next time, and
+            no photo is decoded.
+
+    Raises:
+        EmbeddingError: The embedder's vectors are not finite numbers of one shape; the message names the photo.
+        StorageError: `cache_dir` cannot be written.
+    """
+    mirror = not getattr(embedder, "mirror_invariant", False)
+    fingerprint = getattr(embedder, "fingerprint", embedder.name)
+    kept_facts = Memory(cache_dir, FACTS)
+    kept_vectors = Memory(None if fingerprint is None else cache_dir, f"vectors by {fingerprint}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Embedding photos", total=len(examples)) as bar:
+        keys, unreadable = _contents(pool, examples)
+        facts, vectors = kept_facts.recall(keys.values()), kept_vectors.recall(keys.values())
+        fresh = {keys[one.id]: one for one in examples if one.id in keys}
+        fresh = {key: one for key, one in fresh.items() if key not in facts or key not in vectors}
+        bar.advance(len(examples) - len(fresh))
+        for photos in _batches(pool, fresh, mirror=mirror):
+            good = [photo for photo in photos if photo.error is None]
+            _keep(kept_facts, facts, good, _facts(good))
+            _keep(kept_vectors, vectors, good, _vectors(embedder, good, mirror=mirror))
+            failed = {photo.key: str(photo.error) for photo in photos if photo.error is not None}
+            unreadable |= {one.id: failed[keys[one.id]] for one in examples if keys.get(one.id) in failed}
+            bar.advance(len(photos))
+    there = [one for one in examples if one.id not in unreadable]
+    return _assemble(there, [keys[one.id] for one in there], facts, vectors, unreadable)
+
+
 @dataclass(frozen=True)
-class _Read:
-    data: bytes
-    mirrored: bytes | None
-    byte_hash: str
-    pixel_hash: str
+class _Photo:
+    """One photo as the embedder gets it, or why it cannot be read."""
+
+    key: str
+    name: str
+    data: bytes = b""
+    mirrored: bytes = b""
+    pixel_hash: str = ""
+    marks: NDArray[np.uint8] | None = None
+    error: ImageError | None = None
 
 
-def gather(examples: Sequence[Example], embedder: Embedder) -> Gathered:
-    """Read and embed examples; those that cannot be read are listed and left out."""
-    one_view = bool(getattr(embedder, "mirror_invariant", False))
-    kept: list[Example] = []
-    hashes: list[tuple[str, str]] = []
-    vectors: list[Array] = []
-    mirrored: list[Array] = []
-    unreadable: dict[str, str] = {}
+def _contents(pool: Executor, examples: Sequence[Example]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return each example's id with its content hash, or with why its file cannot be read."""
 
-    def read(example: Example) -> _Read | ImageError:
+    def content(example: Example) -> str | ImageError:
         try:
-            return _read(example, mirror=not one_view)
+            return example.content_hash
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Embedding photos", total=len(examples)) as bar:
-        for start in range(0, len(examples), BATCH):
-            batch = examples[start : start + BATCH]
-            good: list[_Read] = []
-            for example, photo in zip(batch, pool.map(read, batch), strict=True):
-                if isinstance(photo, ImageError):
-                    unreadable[example.id] = str(photo)
-                    continue
-                kept.append(example)
-                good.append(photo)
-                hashes.append((photo.byte_hash, photo.pixel_hash))
-            if good:
-                vectors.append(embedder.embed([photo.data for photo in good]))
-            if good and not one_view:
-                mirrored.append(embedder.embed([photo.mirrored for photo in good if photo.mirrored is not None]))
-            bar.advance(len(batch))
-    return Gathered(
-        examples=tuple(kept),
-        vectors=np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32),
-        mirrored=np.concatenate(mirrored) if mirrored else None,
-        byte_hashes=tuple(of_bytes for of_bytes, _ in hashes),
-        pixel_hashes=tuple(of_pixels for _, of_pixels in hashes),
-        unreadable=unreadable,
-    )
+    found = dict(zip([one.id for one in examples], pool.map(content, examples), strict=True))
+    good = {name: key for name, key in found.items() if isinstance(key, str)}
+    return good, {name: str(error) for name, error in found.items() if name not in good}
 
 
-def _read(example: Example, *, mirror: bool) -> _Read:
-    data = example.read()
-    image = decode(data, name=example.id)
+def _batches(pool: Executor, fresh: Mapping[str, Example], *, mirror: bool) -> Iterator[list[_Photo]]:
+    """Yield the photos in batches, and read the next batch while one is in use."""
+    waiting = list(fresh.items())
+    ahead: list[Future[_Photo]] = []
+    for start in range(0, len(waiting) + BATCH, BATCH):
+        done = ahead
+        ahead = [pool.submit(_read, key, one, mirror=mirror) for key, one in waiting[start : start + BATCH]]
+        if done:
+            yield [future.result() for future in done]
+
+
+def _read(key: str, example: Example, *, mirror: bool) -> _Photo:
+    try:
+        data = example.read()
+        image = decode(data, name=example.id)
+    except ImageError as error:
+        return _Photo(key, example.id, error=error)
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    small = data
     if max(image.size) > LONG_SIDE:
         image.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.BOX)
-        small = _png(image)
-    other = _png(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) if mirror else None
-    return _Read(small, other, hashlib.sha256(data).hexdigest(), pixels)
+        data = _png(image)
+    other = _png(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) if mirror else b""
+    return _Photo(key, example.id, data, other, pixels, landmarks(np.asarray(image.convert("L"))))
 
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def _facts(photos: Sequence[_Photo]) -> Columns:
+    marks = np.zeros((len(photos), LANDMARKS, 128), np.uint8)
+    counts = np.zeros(len(photos), np.int64)
+    for row, photo in enumerate(photos):
+        if photo.marks is not None:
+            marks[row, : len(photo.marks)], counts[row] = photo.marks, len(photo.marks)
+    return {"pixels": np.array([photo.pixel_hash.encode() for photo in photos]), "marks": marks, "counts": counts}
+
+
+def _vectors(embedder: Embedder, photos: Sequence[_Photo], *, mirror: bool) -> Columns:
+    names = [photo.name for photo in photos]
+    if not photos:
+        return {}
+    # A function's rows are checked here, where the photos have names.
+    embed = embedder.function if isinstance(embedder, FunctionEmbedder) else embedder.embed
+    vectors: Columns = {"vector": checked(embed([photo.data for photo in photos]), embedder.name, names)}
+    if mirror:
+        vectors["mirrored"] = checked(embed([photo.mirrored for photo in photos]), embedder.name, names)
+    return vectors
+
+
+def _keep(memory: Memory, known: dict[str, Columns], photos: Sequence[_Photo], columns: Columns) -> None:
+    keys = [photo.key for photo in photos]
+    memory.keep(keys, columns)
+    known |= {key: {name: rows[at] for name, rows in columns.items()} for at, key in enumerate(keys)}
+
+
+def _assemble(
+    examples: Sequence[Example],
+    keys: Sequence[str],
+    facts: Mapping[str, Columns],
+    vectors: Mapping[str, Columns],
+    unreadable: dict[str, str],
+) -> Gathered:
+    def column(of: Mapping[str, Columns], name: str, *empty: int) -> NDArray[Any]:
+        rows = [of[key][name] for key in keys]
+        if len({row.shape for row in rows}) > 1:
+            raise EmbeddingError(f"the embedder's vectors have several lengths: {sorted({row.shape for row in rows})}")
+        return np.stack(rows) if rows else np.zeros((0, *empty), np.float32)
+
+    with_mirrored = bool(keys) and "mirrored" in vectors[keys[0]]
+    return Gathered(
+        examples=tuple(examples),
+        vectors=column(vectors, "vector", 1),
+        mirrored=column(vectors, "mirrored", 1) if with_mirrored else None,
+        details=Details(column(facts, "marks", LANDMARKS, 128), column(facts, "counts")),
+        byte_hashes=tuple(keys),
+        pixel_hashes=tuple(facts[key]["pixels"].item().decode() for key in keys),
+        unreadable=unreadable,
+    )

@@ -4,11 +4,13 @@ An embedding says that two photos look alike; in a set of photos of one subject 
 laid on top of each other and compared detail by detail, without labels, weights or training:
 
 1. *Align.* SIFT features are matched in both handednesses and a similarity transform is fitted to them, which
-   covers crops, scaling, rotation, shifts and mirroring; ECC refines it to a fraction of a pixel. Photos with
-   few features are laid frame on frame as well.
+   covers crops, scaling, rotation, shifts and mirroring; ECC refines it to a fraction of a pixel. Photos that
+   look alike as a whole are laid frame on frame as well, in all eight flips and quarter turns.
 2. *Compare.* Over the common area the smooth shading is taken away, and what remains, detail a few pixels
    wide, is correlated block by block. Different photos of one kind of thing share shading and outlines;
    only a copy agrees in nearly every block, however it was brightened or compressed.
+3. *Doubt.* Where blocks disagree, a covered edge (caption, border) is left out. If they would agree a few
+   pixels further, things have moved against each other: another shot of the scene, and no copy.
 
 Sources: D. Lowe, IJCV 60 (2004), 91-110; M. Fischler and R. Bolles, CACM 24 (1981), 381-395;
 G. Evangelidis and E. Psarakis, IEEE TPAMI 30 (2008), 1858-1865.
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_tune.embedding import MIRROR, sift
-from vlm_tune.leakage.detail import Agreement, compare
+from vlm_tune.leakage.detail import SAME_GRAIN, Agreement, compare, gives_way
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,8 +40,8 @@ Tier = Literal["identical", "near_copy", "same_scene", "similar_only"]
 
 Array = NDArray[np.float32]
 
-LONG_SIDE = 256
-"""Photos are compared at this length of their longer side, in pixels, or at their own if that is less."""
+SHORT_SIDE, LONG_SIDE = 96, 256
+"""Least and greatest length of the longer side at which photos are compared, in pixels."""
 MIN_INLIERS = 5
 """Fewer matched features than this fit some transform by chance."""
 WITNESSES = 8
@@ -52,8 +54,10 @@ MIN_AGREEMENT = 0.7
 """Share of the blocks with detail that must agree in a copy."""
 MIN_BLOCKS = 6
 """Fewer blocks with detail than this prove nothing; then the grain must agree as well."""
-MIN_GRAIN = 0.35
-"""Correlation of the grain from which it agrees."""
+RICH_BLOCKS, RICH_SPREAD = 20, 0.1
+"""So many blocks that nearly all agree, in detail that is no stripes, need no matched features."""
+GIVES_WAY = 0.15
+"""Share of the blocks that fit better elsewhere in another shot of the same scene."""
 WITHIN = 3.0
 """Pixels that a matched feature may lie off."""
 FRAME_CORRELATION = 0.8
@@ -68,7 +72,7 @@ class Photo:
 
     Attributes:
         grey: Grey levels 0 to 255, shape (height, width), at most `LONG_SIDE` long.
-        shrink: Its size as a share of the original's.
+        shrink: Its size as a share of the original's; above 1 where that is very small.
     """
 
     grey: NDArray[np.uint8]
@@ -80,11 +84,13 @@ class Photo:
         import cv2
 
         grey = np.asarray(image.convert("L"))
-        shrink = min(1.0, LONG_SIDE / max(grey.shape))
-        if shrink < 1:
-            size = max(1, round(grey.shape[1] * shrink)), max(1, round(grey.shape[0] * shrink))
-            grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
-        return cls(np.asarray(grey, np.uint8), shrink)
+        longest = max(grey.shape)
+        scale = min(max(longest, SHORT_SIDE), LONG_SIDE) / longest
+        if scale != 1:
+            size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            grey = np.asarray(cv2.resize(grey, size, interpolation=how))
+        return cls(np.asarray(grey, np.uint8), scale)
 
     @cached_property
     def features(self) -> tuple[Array, Array]:
@@ -119,9 +125,9 @@ class Proof:
         evidence: `flipped`, `rotation_deg`, `scale` (size in the second photo over size in the first),
             `transform` (2 x 3, pixels of the first photo, mirrored first where `flipped`, to pixels of the
             second), `inliers` (matched features on it), `overlap` (shares of the first and second photo that
-            the other shows), `ncc` (correlation of the detail), `agreement` (share of the blocks with detail
-            that agree), `blocks` (how many those are) and `grain` (mean correlation of the other blocks);
-            empty where no alignment was found.
+            the other shows, without edges that are covered in one), `ncc` (correlation of the detail),
+            `agreement` (share of the blocks with detail that agree), `blocks` (how many those are) and `grain`
+            (mean correlation of the other blocks); empty where no alignment was found.
     """
 
     tier: Tier
@@ -149,7 +155,7 @@ def verify(first: Photo, second: Photo) -> Proof:
     for alignment in _alignments(first, second):
         source = first.mirrored if alignment.flipped else first
         if (refined := _refined(source, second, alignment)) is not None:
-            found.append((_tier(*refined), *refined))
+            found.append((_tier(source, second, *refined), *refined))
     if not found:
         return Proof("similar_only", {})
     tier, alignment, agreement = min(found, key=lambda it: (get_args(Tier).index(it[0]), -_strength(it[2])))
@@ -160,20 +166,28 @@ def _strength(agreement: Agreement) -> float:
     return agreement.share if agreement.blocks >= MIN_BLOCKS else agreement.grain
 
 
-def _tier(alignment: _Alignment, agreement: Agreement) -> Tier:
-    if _is_proved(alignment, agreement):
+def _tier(first: Photo, second: Photo, alignment: _Alignment, agreement: Agreement) -> Tier:
+    if _is_proved(alignment, agreement) and not _is_another_shot(first, second, alignment, agreement):
         return "near_copy" if max(agreement.overlap) >= MIN_OVERLAP else "same_scene"
     return "same_scene" if alignment.inliers >= SCENE_INLIERS else "similar_only"
 
 
+def _is_another_shot(first: Photo, second: Photo, alignment: _Alignment, agreement: Agreement) -> bool:
+    """Whether what disagrees has moved; asked only where something disagrees and no common noise says copy."""
+    if agreement.grain >= SAME_GRAIN or (agreement.cut == 0 and agreement.share == 1):
+        return False
+    return gives_way(first.grey, second.grey, alignment.matrix) >= GIVES_WAY
+
+
 def _is_proved(alignment: _Alignment, agreement: Agreement) -> bool:
-    same_grain = agreement.grain >= MIN_GRAIN
+    same_grain = agreement.grain >= SAME_GRAIN
     if agreement.blocks and agreement.share < MIN_AGREEMENT:
         return False
     if agreement.blocks < MIN_BLOCKS:
         return same_grain
     # Stripes agree with other stripes once shifted to fit: something must agree that was not fitted.
-    return same_grain or alignment.inliers >= WITNESSES
+    is_rich = agreement.blocks >= RICH_BLOCKS and agreement.spread >= RICH_SPREAD
+    return same_grain or is_rich or alignment.inliers >= WITNESSES
 
 
 def _alignments(first: Photo, second: Photo) -> Iterator[_Alignment]:
@@ -183,9 +197,10 @@ def _alignments(first: Photo, second: Photo) -> Iterator[_Alignment]:
         matched = _matches(source, second)
         if (matrix := _fit(*matched)) is not None and (fitting := _witnesses(matrix, *matched)) >= MIN_INLIERS:
             yield _Alignment(matrix, fitting, flipped)
-        if float((source.frame * second.frame).sum()) >= FRAME_CORRELATION:
-            matrix = _frame_on_frame(source, second)
-            yield _Alignment(matrix, _witnesses(matrix, *matched), flipped)
+        for turns in range(4):
+            if float((np.rot90(source.frame, turns) * second.frame).sum()) >= FRAME_CORRELATION:
+                matrix = _frame_on_frame(source, second, turns=turns)
+                yield _Alignment(matrix, _witnesses(matrix, *matched), flipped)
 
 
 def _matches(first: Photo, second: Photo) -> tuple[Array, Array]:
@@ -223,11 +238,16 @@ def _witnesses(matrix: NDArray[np.float64], points: Array, others: Array) -> int
     return int((np.hypot(apart[:, 0], apart[:, 1]) <= WITHIN).sum())
 
 
-def _frame_on_frame(first: Photo, second: Photo) -> NDArray[np.float64]:
+def _frame_on_frame(first: Photo, second: Photo, *, turns: int) -> NDArray[np.float64]:
+    """Return the transform that lays the first photo, turned to the left so often, on all of the second."""
     (height, width), (other_height, other_width) = first.grey.shape, second.grey.shape
+    matrix = np.eye(3)
+    for _ in range(turns):
+        matrix = np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1.0]]) @ matrix
+        width, height = height, width
     across, down = other_width / width, other_height / height
     # Pixel centres sit at half steps.
-    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
+    return (np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]]) @ matrix)[:2]
 
 
 def _refined(first: Photo, second: Photo, alignment: _Alignment) -> tuple[_Alignment, Agreement] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from vlm_tune.leakage.report import TIERS, LeakageReport, LeakPair
+from vlm_tune.leakage.pairs import COPIES, TIERS, LeakPair
 from vlm_tune.plots import similarity_histogram
 from vlm_tune.plots.style import ALERT, INK, MUTED, plain
 
@@ -16,21 +16,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
+    from vlm_tune.leakage.report import LeakageReport
+
 __all__ = ["figure", "headline", "table"]
 
 
 def headline(report: LeakageReport) -> str:
     """Return the finding in one sentence."""
+    compared = f"({report.num_compared:,} pairs compared)"
     num_tests = len(report.leaked_test_ids)
     others = len(report.leaked_ids) - num_tests
-    also = f" and {others} validation photos" if others else ""
+    also = f" and {others:,} validation photos" if others else ""
     if not report.leaked_ids:
-        return f"No leaks: no evaluation photo is a copy ({report.num_compared:,} pairs compared)"
-    return f"{num_tests} test photos{also} are copies ({report.num_compared:,} pairs compared)"
+        return f"No leaks: no evaluation photo is a copy {compared}"
+    if report.threshold is not None:
+        proved = {name for pair in report.leaks if pair.is_copy for name in report.side(pair, "a")}
+        what = f"have a training photo at {report.threshold:g} or more; pixels prove {len(proved):,} of them copies"
+        return f"{num_tests:,} test photos{also} {what} {compared}"
+    by_key = {name for pair in report.leaks if pair.rule == "group" for name in report.side(pair, "a")}
+    copies = {name for pair in report.leaks if pair.is_copy for name in report.side(pair, "a")}
+    if not by_key - copies:
+        return f"{num_tests:,} test photos{also} are copies {compared}"
+    how = f"{len(copies):,} are copies, {len(by_key - copies):,} more have their group there"
+    return f"{num_tests:,} test photos{also} leak: {how} {compared}"
 
 
 def table(report: LeakageReport, *, max_rows: int) -> RenderableType:
-    """Return the tiers, the strongest pairs, and what could not be read."""
+    """Return the tiers, the strongest pairs, what can be done, and what could not be read."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -39,19 +51,30 @@ def table(report: LeakageReport, *, max_rows: int) -> RenderableType:
     tiers.add_column("pairs", justify="right")
     tiers.add_column("meaning")
     for tier, count in report.counts().items():
-        tiers.add_row(tier, str(count), TIERS[tier], style="bold" if tier in ("identical", "near_copy") else "")
+        tiers.add_row(tier, f"{count:,}", TIERS[tier], style="bold" if tier in COPIES else "")
     pairs = Table("evaluation photo,\nand its copy", "like-\nness", "evidence", show_lines=True)
     pairs.columns[0].overflow = "fold"
     for pair in report.pairs[:max_rows]:
         cells = (f"{pair.a_id}\n{pair.b_id}", f"{pair.similarity:.2f}", _evidence(pair))
         pairs.add_row(*map(Text, cells), style="" if pair.is_leak else "dim")
-    notes = [f"Embedder: {report.embedder}; {report.num_verified:,} pairs verified by pixels. {report.cut_reason}."]
+    remedies = Table("resolve(data, ...)", "what it does")
+    for proposal in report.proposals if report.leaks else ():
+        remedies.add_row(f'"{proposal.strategy}"', Text(proposal.sentence), style="dim" if proposal.problem else "")
+    parts: list[RenderableType] = [tiers, *([pairs] if report.pairs else []), *([remedies] if report.leaks else [])]
+    return Group(*parts, *map(Text, _notes(report, max_rows)))
+
+
+def _notes(report: LeakageReport, max_rows: int) -> list[str]:
+    cut = report.cut_reason[:1].upper() + report.cut_reason[1:]
+    notes = [f"Warning: {report.warning}."] if report.warning else []
+    notes.append(f"Embedder: {report.embedder}; {report.num_verified:,} pairs verified by pixels. {cut}.")
     if len(report.pairs) > max_rows:
         notes.append(f"{len(report.pairs) - max_rows:,} more pairs in frame().")
-    notes += [f"{len(report.conflicts)} copies have different labels."] if report.conflicts else []
-    notes += [f"Not readable: {reason}" for reason in list(report.unreadable.values())[:max_rows]]
-    parts: list[RenderableType] = [tiers, *([pairs] if report.pairs else []), *map(Text, notes)]
-    return Group(*parts)
+    notes += [f"{len(report.conflicts):,} pairs of copies have different labels."] if report.conflicts else []
+    broken = [f"Not readable: {reason}" for reason in report.unreadable.values()]
+    if len(broken) > max_rows:
+        broken = [*broken[:max_rows], f"and {len(broken) - max_rows:,} more that cannot be read."]
+    return notes + broken
 
 
 def figure(report: LeakageReport, *, max_pairs: int) -> Figure:
