@@ -64,12 +64,20 @@ def run(recipe: RecipePath) -> None:
 
 
 @app.command()
-def check(recipe: RecipePath) -> None:
+def check(
+    recipe: RecipePath,
+    browse: Annotated[Path | None, typer.Option(help="Write a page for browsing the photos: an HTML file.")] = None,
+) -> None:
     """Look at the data and find leaks between training and test."""
+    from vlm_tune.profiling import profile
     from vlm_tune.recipe import Recipe
 
-    for result in Recipe.from_file(recipe).check():
+    loaded = Recipe.from_file(recipe)
+    for result in loaded.check():
         result.show()
+    if browse:
+        data = loaded.data.read(loaded.task)
+        typer.echo(profile(data).browse(data, browse))
 
 
 @app.command()

@@ -14,6 +14,7 @@ VlmTuneError
 │   └── OverfitError         ten examples cannot be learnt by heart
 ├── MergeError           the merged model is not provably the adapter
 ├── PredictorError       an answer could not be obtained
+│   └── BudgetError          the next call could cost more than is allowed
 ├── EvaluationError      evaluations do not fit together, or cover too little
 ├── StorageError         a file cannot be written, or what is on disk is not ours
 ├── RecipeError          a recipe file is malformed
@@ -28,6 +29,7 @@ from pathlib import Path
 
 __all__ = [
     "AdapterError",
+    "BudgetError",
     "DataError",
     "EmbeddingError",
     "EvaluationError",
@@ -127,6 +129,20 @@ class MergeError(VlmTuneError):
 
 class PredictorError(VlmTuneError):
     """An answer could not be obtained from a predictor."""
+
+
+class BudgetError(PredictorError):
+    """The next call could cost more than is allowed.
+
+    Attributes:
+        spent_usd: Dollars paid so far.
+        num_left: Examples that have no answer yet.
+    """
+
+    def __init__(self, message: str, *, spent_usd: float, num_left: int) -> None:
+        self.spent_usd = spent_usd
+        self.num_left = num_left
+        super().__init__(message)
 
 
 class EvaluationError(VlmTuneError):

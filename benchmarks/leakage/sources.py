@@ -20,12 +20,11 @@ def _folders(root: Path, _rng: np.random.Generator) -> list[Example]:
     """Class folders, inside split folders or not; the published split is not used."""
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
     return [
-        Example(id=path.relative_to(root).as_posix(), image=path.read_bytes(), label=path.parent.name)
-        for path in files
+        Example(id=path.relative_to(root).as_posix(), image=path.read_bytes(), label=path.parent.name) for path in files
     ]
 
 
-def _cifar(root: Path, rng: np.random.Generator, *, num: int = 4000) -> list[Example]:
+def _cifar(root: Path, rng: np.random.Generator, *, num: int = 2000) -> list[Example]:
     """Some photos of the published training file; copies that the set has of its own are among them."""
     import pandas as pd
 

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
-from leakage.peers import MobileNet, Peer, peers
-from leakage.sources import load
-from leakage.transformations import SINGLES, Transformation, copy_of, random_pair
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlm_tune import Dataset, LeakageChecker, LeakageReport, LeakPair, Task
+from leakage.peers import MobileNet, Peer, peers
+from leakage.sources import load
+from leakage.transformations import SINGLES, copy_of, random_pair
+from vlm_tune import Dataset, LeakageChecker, LeakageReport, Task
 from vlm_tune.embedding import Embedder, PixelEmbedder
+from vlm_tune.leakage import proving
 from vlm_tune.leakage.gathering import gather
-from vlm_tune.leakage.neighbours import top_k
-from vlm_tune.leakage.report import LEAKS
-from vlm_tune.leakage.verify import Photo, verify
+from vlm_tune.leakage.pairs import COPIES
+from vlm_tune.leakage.verify import Photo, Proof, verify
 from vlm_tune.records import Example
 
 __all__ = ["CNN_RULE", "FIXED_RULE", "Clean", "Outcome", "Setting", "Trial", "clean", "plant", "prepare"]
 
 Array = NDArray[np.float32]
 
-SHORTLIST, DEPTH = 5, 20
-"""What the checker verifies of each photo by default: always, and where the cut is reached."""
 FIXED_RULE = "cosine 0.95, same embeddings"
 CNN_RULE = "CNN rule: mobilenet_v2, cosine 0.9"
 
@@ -49,12 +49,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trial:
-    """Copies of some training photos, all made in one way; `kind` is a single's name or `pairs`."""
+    """Copies of some training photos, one of each, so that no copy gets in another one's way."""
 
     setting: Setting
-    kind: str
+    kind: Literal["singles", "pairs"]
+    """Each transformation in turn, or pairs of them at random."""
     num: int
-    part: int = 0
+    part: int
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,19 @@ class Outcome:
 
     source: str
     kind: str
+    part: int
+    original: str
     steps: tuple[str, ...]
     found: bool
+    """Called a leak of its original."""
+    called: bool
+    """Called a leak of any training photo: the original may have copies of its own."""
     shortlisted: bool
+    """Compared with its original, pixel by pixel, in the course of the check."""
     proved: bool
+    """Proved when it is compared with its original."""
     peers: dict[str, bool]
-    original: str
-    part: int
+    """What other rules say about it and its original."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +88,17 @@ class Clean:
     num_test: int
     report: LeakageReport
     same_when_shuffled: bool
+    flagged: tuple[int, int]
+    """Test photos called leaked, and those called so to a photo of another class."""
     peers: dict[str, tuple[int, int]]
     """Rule to test photos called duplicates of any training photo, and of one of another class."""
-    flagged: tuple[int, int] = field(default=(0, 0))
 
 
 class Remembered:
-    """An embedder that looks up the photos it has seen before."""
+    """What an embedder made of photos seen before."""
 
     def __init__(self, embedder: Embedder, known: dict[str, Array]) -> None:
         self._embedder = embedder
-        self.name = embedder.name
-        self.mirror_invariant = bool(getattr(embedder, "mirror_invariant", False))
         self.known = known
 
     def embed(self, images: Sequence[bytes]) -> Array:
@@ -104,22 +110,28 @@ class Remembered:
         return np.stack([self.known[key] for key in keys])
 
 
-def prepare(setting: Setting) -> None:
-    """Embed a set's own photos, with the trial's embedder and with the network of the CNN rule."""
+def prepare(share: tuple[Setting, int, int]) -> None:
+    """Embed one part of a set's own photos, for the checker and for the rules beside it.
+
+    Args:
+        share: The setting, which part, and of how many.
+    """
+    setting, part, parts = share
     train, test = _photos(setting.data, setting.source, setting.seed)
+    mine = [*train, *test][part::parts]
+    gather(mine, _embedder(setting.embedder, setting.data), cache_dir=_cache(setting))
     for name in {setting.embedder, "mobilenet"}:
         embedder = Remembered(_embedder(name, setting.data), {})
-        gather([*train, *test], embedder)
-        if name == "mobilenet":
-            embedder.embed([example.read() for example in (*train, *test)])
-        keys = np.array(list(embedder.known))
-        np.savez(_memory(setting, name), keys=keys, vectors=np.stack([embedder.known[key] for key in keys]))
+        embedder.embed([example.read() for example in mine])
+        keys = list(embedder.known)
+        vectors = np.stack([embedder.known[key] for key in keys])
+        np.savez(setting.memory / f"{setting.source}-{name}-{part}.npz", keys=np.array(keys), vectors=vectors)
 
 
 def clean(setting: Setting) -> Clean:
     """Check the set as it is, and again with all labels shuffled."""
     train, test = _photos(setting.data, setting.source, setting.seed)
-    checker = LeakageChecker(_remembered(setting, setting.embedder))
+    checker = _checker(setting)
     report = checker.check(_dataset(train, test))
     labels = np.random.default_rng(setting.seed).permutation([example.label for example in (*train, *test)])
     shuffled = [one.model_copy(update={"label": str(new)}) for one, new in zip((*train, *test), labels, strict=True)]
@@ -146,49 +158,52 @@ def plant(trial: Trial) -> list[Outcome]:
     setting = trial.setting
     train, _ = _photos(setting.data, setting.source, setting.seed)
     rng = np.random.default_rng([setting.seed, trial.part, *trial.kind.encode()])
-    chosen = rng.choice(len(train), size=min(trial.num, len(train)), replace=False)
-    steps = [_steps(trial.kind, rng) for _ in chosen]
+    chosen = rng.choice(len(train), size=trial.num, replace=False)
+    steps = [
+        random_pair(rng) if trial.kind == "pairs" else (SINGLES[place % len(SINGLES)],) for place in range(trial.num)
+    ]
     copies = [
         Example(id=f"copy {number}", image=copy_of(_decoded(train[row]), how, rng), label=train[row].label)
         for number, (row, how) in enumerate(zip(chosen, steps, strict=True))
     ]
-    embedder = _remembered(setting, setting.embedder)
-    report = LeakageChecker(embedder).check(_dataset(train, copies))
-    found = {(pair.a_id, pair.b_id) for pair in report.leaks}
-    listed = _shortlisted(train, copies, chosen, embedder, report.cut)
+    with _noted() as asked:
+        report = _checker(setting).check(_dataset(train, copies))
+    first = {name: same[0] for same in report.identical for name in same}
+    leaks = {(pair.a_id, first.get(pair.b_id, pair.b_id)) for pair in report.leaks}
     rules = _rules(setting, [copy.read() for copy in copies])
-    return [
-        Outcome(
-            source=setting.source,
-            kind=trial.kind,
-            steps=tuple(step.name for step in how),
-            found=(copy.id, train[row].id) in found,
-            shortlisted=bool(listed[number]),
-            proved=verify(Photo.of(_decoded(copy)), Photo.of(_decoded(train[row]))).tier in LEAKS,
-            peers={name: bool(said[number, row]) for name, said in rules.items()},
-            original=train[row].id,
-            part=trial.part,
+    outcomes = []
+    for number, (row, how, copy) in enumerate(zip(chosen, steps, copies, strict=True)):
+        planted, original = (Photo.of(_decoded(example)) for example in (copy, train[row]))
+        both = planted.grey.tobytes(), original.grey.tobytes()
+        name = first.get(train[row].id, train[row].id)
+        outcomes.append(
+            Outcome(
+                source=setting.source,
+                kind="pairs" if trial.kind == "pairs" else how[0].name,
+                part=trial.part,
+                original=train[row].id,
+                steps=tuple(step.name for step in how),
+                found=(copy.id, name) in leaks,
+                called=copy.id in report.leaked_test_ids,
+                shortlisted=(copy.id, name) in leaks or both in asked or both[::-1] in asked,
+                proved=verify(planted, original).tier in COPIES,
+                peers={rule: bool(said[number, row]) for rule, said in rules.items()},
+            )
         )
-        for number, (row, how, copy) in enumerate(zip(chosen, steps, copies, strict=True))
-    ]
+    return outcomes
 
 
-def _steps(kind: str, rng: np.random.Generator) -> tuple[Transformation, ...]:
-    return random_pair(rng) if kind == "pairs" else tuple(one for one in SINGLES if one.name == kind)
+@contextmanager
+def _noted() -> Iterator[set[tuple[bytes, bytes]]]:
+    """Note which pairs of photos the checker compares pixel by pixel."""
+    asked: set[tuple[bytes, bytes]] = set()
 
+    def noting(first: Photo, second: Photo) -> Proof:
+        asked.add((first.grey.tobytes(), second.grey.tobytes()))
+        return verify(first, second)
 
-def _shortlisted(
-    train: Sequence[Example], copies: Sequence[Example], chosen: NDArray[np.int64], embedder: Embedder, cut: float | None
-) -> NDArray[np.bool_]:
-    """Whether each copy's original is among the photos that the checker verifies."""
-    gathered = gather([*train, *copies], embedder)
-    mean = np.asarray(gathered.vectors[: len(train)].mean(axis=0), np.float32)
-    queries = gathered.views(np.arange(len(train), len(gathered)), mean)
-    references = gathered.views(np.arange(len(train)), mean)[0]
-    indices, scores = top_k(queries, references, DEPTH)
-    verified = scores >= (np.inf if cut is None else cut)
-    verified[:, :SHORTLIST] = True
-    return np.asarray(((indices == chosen[:, None]) & verified).any(axis=1))
+    with mock.patch.object(proving, "verify", noting):
+        yield asked
 
 
 def _rules(setting: Setting, images: Sequence[bytes]) -> dict[str, NDArray[np.bool_]]:
@@ -219,14 +234,20 @@ def _embedder(name: str, data: Path) -> Embedder:
     return MobileNet(data / "mobilenet_v2") if name == "mobilenet" else PixelEmbedder()
 
 
-def _memory(setting: Setting, name: str) -> Path:
-    return setting.memory / f"{setting.source}-{name}.npz"
+def _cache(setting: Setting) -> Path:
+    return setting.memory / setting.source
+
+
+def _checker(setting: Setting) -> LeakageChecker:
+    return LeakageChecker(_embedder(setting.embedder, setting.data), cache_dir=_cache(setting))
 
 
 @lru_cache(8)
 def _remembered(setting: Setting, name: str) -> Remembered:
-    with np.load(_memory(setting, name)) as memory:
-        known = dict(zip(memory["keys"].tolist(), memory["vectors"], strict=True))
+    known: dict[str, Array] = {}
+    for path in setting.memory.glob(f"{setting.source}-{name}-*.npz"):
+        with np.load(path) as memory:
+            known.update(zip(memory["keys"].tolist(), memory["vectors"], strict=True))
     return Remembered(_embedder(name, setting.data), known)
 
 
@@ -242,12 +263,7 @@ def _decoded(example: Example) -> Image.Image:
 
 def _without_labels(report: LeakageReport) -> dict[str, Any]:
     """A report without what it merely repeats from the dataset."""
-    said = report.model_dump(exclude={"dataset_fingerprint"})
+    said = report.model_dump(exclude={"dataset_fingerprint", "places", "classes"})
     for name in ("pairs", "within"):
         said[name] = [{key: value for key, value in pair.items() if "label" not in key} for pair in said[name]]
     return said
-
-
-def other_class(report: LeakageReport) -> list[LeakPair]:
-    """Leaks whose two photos have different labels."""
-    return [pair for pair in report.leaks if pair.a_label != pair.b_label]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ Array = NDArray[np.float32]
 _REPOSITORY = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 
+@runtime_checkable
 class Embedder(Protocol):
     """Anything that turns photos into vectors whose cosine says how alike they look.
 
-    An embedder that gives a photo and its mirror image the same vector may say so with a further attribute
-    `mirror_invariant = True`; it saves a second search.
+    Two further attributes are looked at where an embedder has them. `mirror_invariant = True` says that it gives
+    a photo and its mirror image the same vector, which saves a second search. `fingerprint` says under what its
+    vectors are kept on disk (its name unless it has one); None keeps them from being kept.
     """
 
     @property

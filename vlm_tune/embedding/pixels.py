@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_tune.embedding.features import MIRROR, even_contrast, sift
+from vlm_tune.embedding.adaptable import Adaptable
+from vlm_tune.embedding.features import MIRROR, even_contrast, shrink, sift, trimmed
 from vlm_tune.embedding.workers import workers
 from vlm_tune.images import decode
 
@@ -25,14 +26,14 @@ _ANGLES = 8
 _WAVES = 10
 
 
-class PixelEmbedder:
+class PixelEmbedder(Adaptable):
     """An embedding without weights, for finding copies: how the photo is laid out, and its local features.
 
-    The layout is the low cosine frequencies of brightness and a grid of edge directions, both after contrast
-    is evened out. The bag of local features is the mean of random Fourier features (A. Rahimi and B. Recht,
-    NIPS 2007) of SIFT descriptors under a narrow Gaussian kernel, so that two photos are close as far as they
-    share the very same details, wherever these lie. Mirroring changes nothing. It knows nothing of what
-    photos mean.
+    Uniform borders are cut off first, and contrast is evened out. The layout is the low cosine frequencies of
+    brightness and a grid of edge directions. The bag of local features is the mean of random Fourier features
+    (A. Rahimi and B. Recht, NIPS 2007) of SIFT descriptors under a narrow Gaussian kernel, so that two photos
+    are close as far as they share the very same details, wherever these lie. Mirroring changes nothing. It
+    knows nothing of what photos mean.
 
     Example:
         >>> from vlm_tune.images import blank
@@ -41,6 +42,7 @@ class PixelEmbedder:
     """
 
     name = "pixels"
+    fingerprint = "pixels, version 2"
     mirror_invariant = True
 
     def embed(self, images: Sequence[bytes]) -> Array:
@@ -54,18 +56,9 @@ class PixelEmbedder:
         return np.stack(rows) if rows else np.zeros((0, _dimensions()), np.float32)
 
     def _one(self, data: bytes) -> Array:
-        grey = even_contrast(_shrink(np.asarray(decode(data).convert("L")), 192))
+        grey = shrink(np.asarray(decode(data).convert("L")), 384)
+        grey = even_contrast(shrink(trimmed(grey), 192))
         return _unit(np.concatenate([_symmetric_layout(grey), _bag(sift(grey, limit=_NUM_FEATURES)[1])]))
-
-
-def _shrink(grey: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    import cv2
-
-    factor = longest / max(grey.shape)
-    if factor >= 1:
-        return grey
-    size = max(1, round(grey.shape[1] * factor)), max(1, round(grey.shape[0] * factor))
-    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _symmetric_layout(grey: NDArray[np.uint8]) -> Array:

@@ -37,7 +37,9 @@ __all__ = [
     "thumbnail",
 ]
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset(
+    {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
+)
 """File name endings, in lower case, that readers take for images."""
 
 # Pillow knows some fifty formats; these are the ones photos come in, and none of them runs a program.

@@ -1,7 +1,7 @@
 """A look at the data before anything is trained: counts, sizes, tokens, copies, and photos that deserve a look."""
 
 from vlm_tune.profiling.profiler import profile
-from vlm_tune.profiling.records import CopyGroup, ImageTokens, Measured, Quantiles, Sample, Unreadable
+from vlm_tune.profiling.records import CopyGroup, ImageTokens, Measured, Quantiles, Sample
 from vlm_tune.profiling.result import Profile
 from vlm_tune.profiling.tags import TAGS
 
@@ -13,6 +13,5 @@ __all__ = [
     "Profile",
     "Quantiles",
     "Sample",
-    "Unreadable",
     "profile",
 ]

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from vlm_tune._console import progress
+from vlm_tune.data import Quarantined
 from vlm_tune.errors import ImageError
 from vlm_tune.profiling.measures import Measures, measure
-from vlm_tune.profiling.records import Unreadable
 from vlm_tune.records import Example
 
 __all__ = ["in_threads", "measure_all"]
@@ -23,16 +23,16 @@ _JOB = 16
 T = TypeVar("T")
 
 
-def measure_all(examples: Sequence[Example]) -> tuple[dict[str, Measures], list[Unreadable]]:
+def measure_all(examples: Sequence[Example]) -> tuple[dict[str, Measures], list[Quarantined]]:
     """Measure every photo; return what was measured by example id, and the photos that do not decode.
 
     A photo whose bytes were met before is not measured again.
     """
     measures: dict[str, Measures] = {}
-    broken: list[Unreadable] = []
+    broken: list[Quarantined] = []
     known: dict[bytes, Measures] = {}
 
-    def look_at(example: Example) -> Measures | Unreadable:
+    def look_at(example: Example) -> Measures | Quarantined:
         try:
             data = example.read()
             key = hashlib.sha256(data).digest()
@@ -40,10 +40,10 @@ def measure_all(examples: Sequence[Example]) -> tuple[dict[str, Measures], list[
                 known[key] = measure(data, name=example.id)
             return known[key]
         except ImageError as error:
-            return Unreadable(example_id=example.id, reason=error.reason)
+            return Quarantined(example_id=example.id, reason=error.reason)
 
     for example, found in zip(examples, in_threads(look_at, examples, title="Reading photos"), strict=True):
-        if isinstance(found, Unreadable):
+        if isinstance(found, Quarantined):
             broken.append(found)
         else:
             measures[example.id] = found

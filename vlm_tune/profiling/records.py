@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt
 from vlm_tune.data.splitting import SplitName
 from vlm_tune.records import Record
 
-__all__ = ["CopyGroup", "ImageTokens", "Measured", "Quantiles", "Sample", "Unreadable"]
+__all__ = ["CopyGroup", "ImageTokens", "Measured", "Quantiles", "Sample"]
 
 
 class Quantiles(Record):
@@ -35,15 +35,6 @@ class Quantiles(Record):
 
         quantiles = np.quantile(values, (0.0, 0.05, 0.5, 0.95, 1.0)).tolist()
         return cls(**dict(zip(cls.model_fields, quantiles, strict=True)))
-
-
-class Unreadable(Record):
-    """A file that does not decode."""
-
-    example_id: str
-    """The example's id."""
-    reason: str
-    """What is wrong with it."""
 
 
 class Sample(Record):

@@ -10,9 +10,9 @@ from pydantic import NonNegativeInt, ValidationError
 
 from vlm_tune._console import show, to_html
 from vlm_tune._files import read_json, write_json
-from vlm_tune.data import Dataset
+from vlm_tune.data import Dataset, Quarantined
 from vlm_tune.errors import DataError, StorageError
-from vlm_tune.profiling.records import CopyGroup, ImageTokens, Measured, Quantiles, Sample, Unreadable
+from vlm_tune.profiling.records import CopyGroup, ImageTokens, Measured, Quantiles, Sample
 from vlm_tune.records import Record
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Profile(Record):
     """File format to number of images, most frequent first."""
     image_tokens: Mapping[str, ImageTokens]
     """Model family (`qwen3_vl`, `lfm2_vl`) to the image tokens it spends."""
-    unreadable: tuple[Unreadable, ...]
+    unreadable: tuple[Quarantined, ...]
     """Files that do not decode, with the reason."""
     copies: tuple[CopyGroup, ...] | None
     """Photos that are copies of each other, the largest group first; None where they were not looked for."""

@@ -78,7 +78,8 @@ class Stages:
     def profile(self) -> Profile:
         """A look at every photo."""
         _console.stage("Look at the data")
-        found = profile(self.data)
+        # Copies are the next stage's matter: it looks for them across splits and inside.
+        found = profile(self.data, duplicates=False)
         readable = self.data.without([file.example_id for file in found.unreadable])
         if len(readable) < len(self.data):
             _console.notice(f"{len(self.data) - len(readable)} photos do not decode and are left out")
@@ -102,7 +103,7 @@ class Stages:
     def clean(self) -> Dataset:
         """The dataset after the leaks are resolved."""
         leaks = self.leakage
-        clean = leaks.resolve(self.data, remedy=self.recipe.remedy)
+        clean = leaks.resolve(self.data, strategy=self.recipe.remedy)
         _console.notice(
             f"{leaks.num_compared:,} pairs compared, {len(leaks.leaked_test_ids)} test photos leak; "
             f"now {len(clean.train)} for training, {len(clean.test)} for the test"

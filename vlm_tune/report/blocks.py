@@ -25,15 +25,12 @@ __all__ = [
     "Facts",
     "Gallery",
     "Note",
-    "Pair",
     "PairCard",
-    "Pairs",
     "Photo",
     "Quote",
     "Score",
     "Scoreboard",
     "Section",
-    "Side",
     "System",
     "Table",
 ]
@@ -154,6 +151,8 @@ class Scoreboard(Block):
     kind = "scoreboard"
     scores: Sequence[Score]
     chance: float
+    measure: str = "accuracy"
+    """What the accuracy is called."""
 
 
 @dataclass(frozen=True)
@@ -243,36 +242,6 @@ class Duel(Block):
     def place(self, value: float) -> float:
         """Return where a difference lies on an axis of 600 units."""
         return round(300 + 300 * max(-1.0, min(1.0, value / self.reach)), 1)
-
-
-@dataclass(frozen=True)
-class Side:
-    """One photo of a pair, and where it is."""
-
-    split: str
-    example_id: str
-    label: str
-    photo: Photo | None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two photos side by side, and what was proved about them."""
-
-    tier: str
-    meaning: str
-    evidence: str
-    conflict: bool
-    sides: tuple[Side, Side]
-
-
-@dataclass(frozen=True)
-class Pairs(Block):
-    """Pairs of photos that are alike, across splits."""
-
-    kind = "pairs"
-    pairs: Sequence[Pair]
-    left_out: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import singledispatch
 from itertools import zip_longest
 
 from vlm_tune.evaluation import Comparison, Tag, Verdict
-from vlm_tune.profiling import Profile, Quantiles
+from vlm_tune.profiling import ImageTokens, Profile, Quantiles
 from vlm_tune.report.blocks import Block, Cell, Duel, Facts, Gallery, PairCard, Section, Table
 from vlm_tune.report.context import Context
 from vlm_tune.report.words import about, count, p_value
@@ -130,20 +130,21 @@ def _cards(comparison: Comparison, context: Context) -> tuple[list[PairCard], in
 def _(profile: Profile, context: Context) -> Section:
     splits = list(profile.counts)
     # Photos without a class have a row too, where several classes may apply.
-    labels = list(next(iter(profile.counts.values())))
+    labels = list(profile.counts["all"])
     rows: list[list[str | Cell]] = [
         [label, *(Cell(count(of[label])) for of in profile.counts.values())] for label in labels
     ]
-    rows.append(["all classes", *(Cell(count(sum(of.values()))) for of in profile.counts.values())])
+    rows.append(["all examples", *(Cell(count(profile.sizes[name])) for name in splits)])
     facts = [
         ("Examples", count(profile.num_examples)),
         ("Groups", count(profile.num_groups) if profile.num_groups else "none given"),
         ("Largest class over smallest", f"{profile.imbalance:.2f}"),
-        ("Width", _spread(profile.width)),
-        ("Height", _spread(profile.height)),
+        ("Width in pixels", _spread(profile.width)),
+        ("Height in pixels", _spread(profile.height)),
         ("Formats", ", ".join(f"{count(number)} {name}" for name, number in profile.formats.items()) or "–"),
         ("Shrunk to the image budget", count(profile.num_shrunk)),
-        ("Do not decode", count(len(profile.unreadable))),
+        *((f"Image tokens, {family}", _tokens(spent)) for family, spent in profile.image_tokens.items()),
+        *((tag.replace("_", " ").capitalize(), count(len(ids))) for tag, ids in profile.tags.items() if ids),
     ]
     blocks: list[Block] = [Facts(facts), Table("Examples per class", ["Class", *splits], rows, numeric=True)]
     if len(profile.classes) <= _MOST_CLASSES_WITH_SAMPLES:
@@ -155,7 +156,7 @@ def _(profile: Profile, context: Context) -> Section:
             for sample in sorted(profile.samples, key=lambda sample: labels.index(sample.label))
         ]
         blocks.append(Gallery([(label, photo) for label, photo in samples if photo is not None]))
-    data = profile.model_dump(mode="json", exclude={"samples"})
+    data = profile.model_dump(mode="json", exclude={"samples", "photos"})
     return Section(
         context.anchor("data"),
         "The data",
@@ -167,9 +168,14 @@ def _(profile: Profile, context: Context) -> Section:
     )
 
 
+def _tokens(spent: ImageTokens) -> str:
+    refused = f", {count(spent.num_refused)} refused" if spent.num_refused else ""
+    return f"{count(spent.total)} in all, {_spread(spent.each)} a photo{refused}"
+
+
 def _spread(quantiles: Quantiles | None) -> str:
     if quantiles is None:
         return "–"
     if quantiles.minimum == quantiles.maximum:
-        return f"{quantiles.median:.0f} px"
-    return f"{quantiles.minimum:.0f} to {quantiles.maximum:.0f} px, median {quantiles.median:.0f}"
+        return f"{quantiles.median:.0f}"
+    return f"{quantiles.minimum:.0f} to {quantiles.maximum:.0f}, median {quantiles.median:.0f}"

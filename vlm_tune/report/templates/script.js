@@ -16,11 +16,20 @@ for (const group of document.querySelectorAll("[data-cards]")) {
     const wanted = button.dataset.show.split(" ");
     let shown = 0;
     for (const card of list.children) {
-      card.hidden = !wanted.includes(card.dataset.tag);
+      card.hidden = !card.dataset.tag.split(" ").some((tag) => wanted.includes(tag));
       shown += card.hidden ? 0 : 1;
     }
     empty.hidden = shown > 0;
     press(group, button);
+  });
+}
+
+for (const list of document.querySelectorAll(".pairs")) {
+  list.addEventListener("click", (event) => {
+    const button = event.target.closest(".lay");
+    if (!button) return;
+    const laid = button.closest("li").classList.toggle("blinking");
+    button.setAttribute("aria-pressed", String(laid));
   });
 }
 
