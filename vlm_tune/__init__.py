@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vlm_tune.data import Dataset, MajorityVote
     from vlm_tune.embedding import OpenClip
     from vlm_tune.errors import VlmTuneError
-    from vlm_tune.evaluation import Comparison, Evaluation, Evaluator, leakage_inflation
+    from vlm_tune.evaluation import Comparison, CostModel, Evaluation, Evaluator, leakage_inflation, serving_parity
     from vlm_tune.leakage import LeakageChecker, LeakageReport, find_copies
-    from vlm_tune.predictors import Baseline, Gemini, Predictor
+    from vlm_tune.predictors import Baseline, Gemini, OpenAICompatible, Predictor, few_shot
     from vlm_tune.profiling import Profile, profile
     from vlm_tune.recipe import Recipe
     from vlm_tune.records import Estimate, Example, Prediction
@@ -36,6 +36,7 @@ _HOME = {
     "AdapterPlan": "training",
     "Baseline": "predictors",
     "Comparison": "evaluation",
+    "CostModel": "evaluation",
     "Dataset": "data",
     "Estimate": "records",
     "Evaluation": "evaluation",
@@ -47,6 +48,7 @@ _HOME = {
     "LoRATrainer": "training",
     "MajorityVote": "data",
     "MergeReport": "training",
+    "OpenAICompatible": "predictors",
     "OpenClip": "embedding",
     "OverfitReport": "training",
     "Prediction": "records",
@@ -58,10 +60,12 @@ _HOME = {
     "TrainConfig": "training",
     "VLM": "vlm",
     "VlmTuneError": "errors",
+    "few_shot": "predictors",
     "find_copies": "leakage",
     "leakage_inflation": "evaluation",
     "profile": "profiling",
     "quiet": "_console",
+    "serving_parity": "evaluation",
     "show_versions": "versions",
 }
 _MODULES = ("demo", "errors", "statistics", "testing")
@@ -72,6 +76,7 @@ __all__ = [
     "AdapterPlan",
     "Baseline",
     "Comparison",
+    "CostModel",
     "Dataset",
     "Estimate",
     "Evaluation",
@@ -83,6 +88,7 @@ __all__ = [
     "LoRATrainer",
     "MajorityVote",
     "MergeReport",
+    "OpenAICompatible",
     "OpenClip",
     "OverfitReport",
     "Prediction",
@@ -96,10 +102,12 @@ __all__ = [
     "__version__",
     "demo",
     "errors",
+    "few_shot",
     "find_copies",
     "leakage_inflation",
     "profile",
     "quiet",
+    "serving_parity",
     "show_versions",
     "statistics",
     "testing",

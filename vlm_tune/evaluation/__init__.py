@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from vlm_tune.evaluation.comparison import Comparison, Tag, Verdict
+from vlm_tune.evaluation.cost_model import BreakEven, CostModel, MonthlyCost
 from vlm_tune.evaluation.evaluation import Evaluation
 from vlm_tune.evaluation.evaluator import Evaluator
 from vlm_tune.evaluation.inflation import Inflation, leakage_inflation
+from vlm_tune.evaluation.parity import Difference, ServingParity, serving_parity
 
-__all__ = ["Comparison", "Evaluation", "Evaluator", "Inflation", "Tag", "Verdict", "leakage_inflation"]
+__all__ = [
+    "BreakEven",
+    "Comparison",
+    "CostModel",
+    "Difference",
+    "Evaluation",
+    "Evaluator",
+    "Inflation",
+    "MonthlyCost",
+    "ServingParity",
+    "Tag",
+    "Verdict",
+    "leakage_inflation",
+    "serving_parity",
+]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_table", "prediction_of", "row_of", "save_table", "table_of"]
 
-_ROWS_AT_ONCE = 10_000
+_ROWS_AT_ONCE = 2_000
 _FIELDS = ("outcome", "label", "raw", "latency_s", "cost_usd", "model_version", "error")
 _TOKENS = ("input_tokens", "cached_tokens", "image_tokens", "output_tokens", "thinking_tokens")
 
@@ -82,7 +82,7 @@ def table_of(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     rows = iter(rows)
     while piece := list(itertools.islice(rows, _ROWS_AT_ONCE)):
         batches.append(pa.RecordBatch.from_pylist(piece, schema=columns))
-    return pa.Table.from_batches(batches, schema=columns).combine_chunks()
+    return pa.Table.from_batches(batches, schema=columns)
 
 
 def save_table(path: Path | str, table: pa.Table, *, kind: str, about: Mapping[str, Any]) -> Path:

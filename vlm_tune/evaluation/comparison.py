@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from vlm_tune import _console
 from vlm_tune.errors import EvaluationError
-from vlm_tune.evaluation.columns import load_table, save_table
 from vlm_tune.evaluation.evaluation import Evaluation
 from vlm_tune.evaluation.pairing import pair
+from vlm_tune.evaluation.sides import load_sides, save_sides
 from vlm_tune.records import Estimate
 from vlm_tune.statistics import mcnemar_exact, mcnemar_mid_p, sample_size_for_power, tango, wilson
 
@@ -266,13 +266,8 @@ class Comparison:
         Raises:
             StorageError: The disk is full; nothing half-written is left.
         """
-        import pyarrow as pa
-
         sides = {"candidate": self.candidate, "reference": self.reference}
-        tables = [side.table.append_column("side", pa.repeat(name, side.num_examples)) for name, side in sides.items()]
-        abouts = {name: side.about() for name, side in sides.items()}
-        about = {**abouts, "margin": self.margin, "alpha": self.alpha}
-        return save_table(path, pa.concat_tables(tables), kind="comparison", about=about)
+        return save_sides(path, sides, kind="comparison", about={"margin": self.margin, "alpha": self.alpha})
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -281,14 +276,8 @@ class Comparison:
         Raises:
             StorageError: The file is missing or is not a comparison.
         """
-        import pyarrow.compute as pc
-
-        table, about = load_table(path, kind="comparison")
-        candidate, reference = (
-            Evaluation.restore(table.filter(pc.field("side") == side).drop_columns("side"), about[side])
-            for side in ("candidate", "reference")
-        )
-        return cls(candidate=candidate, reference=reference, margin=about["margin"], alpha=about["alpha"])
+        sides, about = load_sides(path, ("candidate", "reference"), kind="comparison")
+        return cls(candidate=sides["candidate"], reference=sides["reference"], **about)
 
 
 def _p(value: float) -> str:

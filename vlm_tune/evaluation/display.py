@@ -79,6 +79,8 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         remarks.append(f"{evaluation.wall_s:.1f} s")
     if evaluation.cost_usd is not None:
         remarks.append(f"${evaluation.cost_usd:.4f}")
+    if evaluation.possibly_billed:
+        remarks.append(f"possibly billed: {evaluation.possibly_billed} calls that broke off")
     versions = evaluation.model_versions
     if len(versions) > 1:
         remarks.append(f"the model changed on the way: {', '.join(versions)}")

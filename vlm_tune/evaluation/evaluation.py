@@ -138,6 +138,8 @@ class Evaluation(Measured):
             "wall_s": self.wall_s,
             "throughput": self.throughput,
             "cost_usd": self.cost_usd,
+            "possibly_billed": self.possibly_billed,
+            "prompt_note": self.prompt_note,
             "model_versions": list(self.model_versions),
             "fingerprints": {
                 "predictor": self.predictor_fingerprint,
@@ -197,6 +199,8 @@ class Evaluation(Measured):
             "wall_s": self.wall_s,
             "min_coverage": self.min_coverage,
             "multi_label": self.multi_label,
+            "prompt_note": self.prompt_note,
+            "possibly_billed": self.possibly_billed,
         }
 
     @classmethod

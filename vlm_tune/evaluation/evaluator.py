@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import time
@@ -15,7 +16,7 @@ from vlm_tune.data import Dataset
 from vlm_tune.errors import EvaluationError, ImageError
 from vlm_tune.evaluation.columns import row_of, table_of
 from vlm_tune.evaluation.evaluation import Evaluation
-from vlm_tune.journal import Journal, MemoryJournal, journal_key
+from vlm_tune.journal import Entry, Journal, KeyIndex, journal_key
 from vlm_tune.predictors import Predictor
 from vlm_tune.records import Example, Prediction
 
@@ -63,11 +64,19 @@ class Evaluator:
             VlmTuneError: What the predictor raises when its set-up is broken.
         """
         with self._journal(predictor) as journal:
-            return _Run(self, predictor, journal).finish()
+            return _Run(self, self._with_state(predictor), journal).finish()
 
-    def _journal(self, predictor: Predictor) -> Journal | MemoryJournal:
+    def _with_state(self, predictor: Predictor) -> Predictor:
+        """Give a predictor that keeps notes of its own, such as the names of its batch jobs, a folder for them."""
+        with_state = getattr(predictor, "with_state", None)
+        if self.run_dir is None or with_state is None:
+            return predictor
+        kept: Predictor = with_state(self.run_dir / "state" / predictor.fingerprint)
+        return kept
+
+    def _journal(self, predictor: Predictor) -> Journal:
         if self.run_dir is None:
-            return MemoryJournal()
+            return Journal(None)
         slug = re.sub(r"[^a-z0-9]+", "-", predictor.name.lower()).strip("-")[:60] or "predictor"
         return Journal(self.run_dir / "predictions" / f"{slug}-{predictor.fingerprint[:8]}.jsonl")
 
@@ -75,74 +84,84 @@ class Evaluator:
 class _Run:
     """One predictor on one dataset."""
 
-    def __init__(self, evaluator: Evaluator, predictor: Predictor, journal: Journal | MemoryJournal) -> None:
+    def __init__(self, evaluator: Evaluator, predictor: Predictor, journal: Journal) -> None:
         self.evaluator = evaluator
         self.dataset = evaluator.dataset
         self.task = evaluator.dataset.task
         self.predictor = predictor
         self.journal = journal
         self.fingerprints = self.task.fingerprint, predictor.fingerprint
-        self.unreadable: dict[str, str] = {}
+        self.contents = bytearray()
+        self.unreadable: dict[int, str] = {}
+        self.repeats: set[int] = set()
         self.right = self.counted = 0
         self.wall_s = 0.0
 
     def finish(self) -> Evaluation:
         """Ask what is open, then put all answers into columns."""
+        # First, because it takes memory for a moment, as the columns do.
+        dataset_fingerprint = self.dataset.fingerprint
         with progress(_plain(f"Evaluate {self.predictor.name}"), total=len(self.dataset)) as bar:
-            waiting = self._open_questions(bar)
-            if waiting:
-                self._ask(waiting, bar)
+            self._ask(self._open_questions(bar), bar)
         return Evaluation(
             name=self.predictor.name,
             classes=self.task.classes,
             table=table_of(self._rows()),
             predictor_fingerprint=self.predictor.fingerprint,
-            dataset_fingerprint=self.dataset.fingerprint,
+            dataset_fingerprint=dataset_fingerprint,
             task=self.task,
             wall_s=self.wall_s,
             min_coverage=self.evaluator.min_coverage,
             multi_label=self.task.multi_label,
+            prompt_note=getattr(self.predictor, "prompt_note", ""),
+            possibly_billed=getattr(self.predictor, "possibly_billed", 0),
         )
 
-    def _open_questions(self, bar: Bar) -> dict[str, Example]:
-        """Return the examples to ask about: the first of each image that has no answer but failures."""
-        waiting: dict[str, Example] = {}
-        seen: set[str] = set()
-        for example in self.dataset:
+    def _open_questions(self, bar: Bar) -> dict[str, int]:
+        """Return what to ask about, id to place: the first of each image that has no answer but failures."""
+        waiting: dict[str, int] = {}
+        seen = KeyIndex()
+        for place, example in enumerate(self.dataset):
             try:
-                key = self._key(example)
+                self.contents += _content(example)
             except ImageError as error:
-                self.unreadable[example.id] = str(error)
+                self.contents += bytes(32)
+                self.unreadable[place] = str(error)
                 bar.advance()
                 continue
+            key = self._key(place)
             entry = self.journal.get(key)
             if entry is not None and entry.prediction.outcome != "failed":
                 self._count(entry.prediction, example, bar)
             elif key in seen:
                 bar.advance()
             else:
-                waiting[example.id] = example
-            seen.add(key)
+                waiting[example.id] = place
+            if key in seen:
+                self.repeats.add(place)
+            seen[key] = place
         return waiting
 
-    def _ask(self, waiting: dict[str, Example], bar: Bar) -> None:
+    def _ask(self, waiting: dict[str, int], bar: Bar) -> None:
         """Ask, and write down every answer the moment it arrives."""
-        before = time.perf_counter()
-        answers = self.predictor.predict(list(waiting.values()), self.task)
+        if not waiting:
+            return
+        before, examples = time.perf_counter(), self.dataset.examples
+        answers = self.predictor.predict([examples[place] for place in waiting.values()], self.task)
         with ExitStack() as stack:
             if isinstance(answers, Generator):
                 # A full disk ends the loop early: the predictor must stop then, not when it is collected.
                 stack.callback(answers.close)
             for prediction in answers:
-                example = waiting.pop(prediction.example_id, None)
-                if example is None:
+                place = waiting.pop(prediction.example_id, None)
+                if place is None:
                     stray = f"{prediction.example_id!r} twice or without being asked"
                     raise EvaluationError(f"{self.predictor.name} answered {stray}")
                 checked = self._check(prediction)
                 now = time.perf_counter()
-                self.journal.append(self._key(example), checked, elapsed_s=now - before)
+                self.journal.append(self._key(place), checked, elapsed_s=now - before)
                 before = now
-                self._count(checked, example, bar)
+                self._count(checked, examples[place], bar)
 
     def _check(self, prediction: Prediction) -> Prediction:
         """Refuse an answer that is no class; a score that is no number makes the example a failure."""
@@ -158,8 +177,11 @@ class _Run:
             return Prediction(example_id=prediction.example_id, outcome="failed", error=reason)
         return prediction
 
-    def _key(self, example: Example) -> str:
-        return journal_key(example.content_hash, *self.fingerprints)
+    def _key(self, place: int) -> str:
+        return journal_key(self._content_hash(place), *self.fingerprints)
+
+    def _content_hash(self, place: int) -> str:
+        return self.contents[32 * place : 32 * place + 32].hex()
 
     def _count(self, prediction: Prediction, example: Example, bar: Bar) -> None:
         if prediction.outcome != "failed":
@@ -170,24 +192,29 @@ class _Run:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Yield a row per example; time and cost of an image that occurs again count once."""
-        seen: set[str] = set()
-        for example in self.dataset:
-            reason = self.unreadable.get(example.id)
-            key = self._key(example) if reason is None else ""
-            entry = self.journal.get(key) if key else None
-            if entry is None:
-                reason = reason or "the predictor gave no answer"
-                prediction = Prediction(example_id=example.id, outcome="failed", error=reason)
-            elif key in seen:
-                cost = None if entry.prediction.cost_usd is None else 0.0
-                changes = {"latency_s": None, "usage": None, "cost_usd": cost}
-                prediction = entry.prediction.model_copy(update=changes)
-            else:
-                prediction = entry.prediction
-                self.wall_s += entry.elapsed_s
-            seen.add(key)
-            content = example.content_hash[:32] if key else None
-            yield row_of(example, prediction, self.task.classes, content_hash=content)
+        for place, example in enumerate(self.dataset):
+            if place in self.unreadable:
+                missing = Prediction(example_id=example.id, outcome="failed", error=self.unreadable[place])
+                yield row_of(example, missing, self.task.classes, content_hash=None)
+                continue
+            prediction = self._answer(example, self.journal.get(self._key(place)), again=place in self.repeats)
+            yield row_of(example, prediction, self.task.classes, content_hash=self._content_hash(place)[:32])
+
+    def _answer(self, example: Example, entry: Entry | None, *, again: bool) -> Prediction:
+        if entry is None:
+            return Prediction(example_id=example.id, outcome="failed", error="the predictor gave no answer")
+        prediction = entry.prediction
+        if again:
+            cost = None if prediction.cost_usd is None else 0.0
+            return prediction.model_copy(update={"latency_s": None, "usage": None, "cost_usd": cost})
+        self.wall_s += entry.elapsed_s
+        return prediction
+
+
+def _content(example: Example) -> bytes:
+    # The example would remember its hash, and a million of them add up.
+    known = example.__dict__.get("content_hash")
+    return bytes.fromhex(known) if known else hashlib.sha256(example.read()).digest()
 
 
 def _plain(text: str) -> str:

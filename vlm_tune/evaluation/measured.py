@@ -47,6 +47,10 @@ class Measured:
     """Share of examples that must not be missing for there to be an accuracy."""
     multi_label: bool = False
     """Whether truths and answers are lists of classes, such as `crack, dent`; see `Task.multi_label`."""
+    prompt_note: str = ""
+    """What the predictor was shown besides the task's prompt, such as examples; empty for nothing."""
+    possibly_billed: int = 0
+    """Calls that broke off after they were sent, in all runs of the run folder: they may be billed too."""
 
     def __post_init__(self) -> None:
         if not self.table.num_rows:

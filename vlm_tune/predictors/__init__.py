@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from vlm_tune.predictors.baselines import Baseline
-from vlm_tune.predictors.gemini import Gemini, GeminiOptions
+from vlm_tune.predictors.gemini import Gemini
+from vlm_tune.predictors.gemini_batch_options import BatchOptions
+from vlm_tune.predictors.gemini_estimate import CallEstimate
+from vlm_tune.predictors.gemini_options import GeminiOptions
+from vlm_tune.predictors.openai import OpenAICompatible
+from vlm_tune.predictors.openai_options import OpenAIOptions
 from vlm_tune.predictors.predictor import Predictor
 from vlm_tune.predictors.remote import RetryPolicy
+from vlm_tune.predictors.shots import few_shot
 
-__all__ = ["Baseline", "Gemini", "GeminiOptions", "Predictor", "RetryPolicy"]
+__all__ = [
+    "Baseline",
+    "BatchOptions",
+    "CallEstimate",
+    "Gemini",
+    "GeminiOptions",
+    "OpenAICompatible",
+    "OpenAIOptions",
+    "Predictor",
+    "RetryPolicy",
+    "few_shot",
+]

@@ -1,4 +1,4 @@
-"""Answers that need no model: the floor that everything else has to beat."""
+"""What everything else has to beat: guesses that see no pixel, and frozen embeddings under simple classifiers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from vlm_tune.task import NONE, Task
 
 if TYPE_CHECKING:
     from vlm_tune.data import Dataset
+    from vlm_tune.embedding import Embedder, OpenClip
 
 __all__ = ["Baseline"]
 
 
 class Baseline(ABC):
-    """A predictor that does not look at the pixels; make one with `random` or `majority`.
+    """A predictor that is cheap to have; make one with `random`, `majority`, `clip`, `linear_probe` or `knn`.
 
     Example:
         >>> task = Task(prompt="What is it?", classes=("crack", "dent"))
@@ -54,6 +55,75 @@ class Baseline(ABC):
         """
         return _Majority(Counter(example.label for example in train))
 
+    @staticmethod
+    def clip(embedder: OpenClip | None = None, *, templates: Sequence[str] = ("a photo of {label}.",)) -> Baseline:
+        """Answer with the class whose text lies nearest to the photo, without any training.
+
+        The text of a class is the mean of its filled-in templates' embeddings, and the scores are the logarithms of
+        the model's softmax over the classes (A. Radford et al., ICML 2021).
+
+        Args:
+            embedder: The open_clip model; by default ViT-B-32 when its weights are already on this machine.
+            templates: Texts with `{label}` in place of the class, and `{description}`, where wanted, in place of
+                the task's line about it.
+
+        Raises:
+            PredictorError: There are no weights on this machine, the embedder has no text side, or a template does
+                not name the class.
+            TaskError: When asked: several classes may apply, and nothing says from where on one does.
+        """
+        from vlm_tune.predictors.zero_shot import ZeroShot
+
+        return ZeroShot(embedder, templates)
+
+    @staticmethod
+    def linear_probe(train: Dataset, embedder: Embedder | None = None, *, seed: int = 0) -> Baseline:
+        """Fit a logistic regression on frozen embeddings of the training photos.
+
+        Its regularisation is chosen by cross-validated log-loss on the training examples alone, groups kept
+        together. The scores are the logarithms of its probabilities. For a multi-label task there is one regression
+        for each class, and a class is answered from a probability of one half on.
+
+        Args:
+            train: The training examples; they are embedded when the first question comes.
+            embedder: Turns photos into vectors; by default `embedding.default_embedder()`.
+            seed: Decides the folds.
+        """
+        from vlm_tune.predictors.probes import LinearProbe
+
+        return LinearProbe(train, embedder, seed=seed)
+
+    @staticmethod
+    def knn(train: Dataset, embedder: Embedder | None = None, *, k: int = 5) -> Baseline:
+        """Let the most similar training photos vote, by cosine of their embeddings.
+
+        On a tie the class of the nearest photo wins. The scores are the logarithms of the shares of votes after
+        sharing one more vote among all classes. For a multi-label task a class is answered when more than half of
+        the neighbours have it.
+
+        Args:
+            train: The training examples; they are embedded when the first question comes.
+            embedder: Turns photos into vectors; by default `embedding.default_embedder()`.
+            k: How many vote.
+
+        Raises:
+            PredictorError: `k` is less than 1, or more than there are training examples.
+        """
+        from vlm_tune.predictors.probes import Neighbours
+
+        return Neighbours(train, embedder, k=k)
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
+        """Yield one prediction per example, in order; an unreadable image gives the outcome `failed`."""
+
+    def __repr__(self) -> str:
+        return f"Baseline({self.name!r})"
+
+
+class _Guess(Baseline):
+    """Answers without looking at the pixels."""
+
     def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
         """Yield one prediction per example, in order; an unreadable image gives the outcome `failed`."""
         choose, scores = self._chooser(task), self._scores(task)
@@ -72,9 +142,6 @@ class Baseline(ABC):
                 latency_s=time.perf_counter() - start,
             )
 
-    def __repr__(self) -> str:
-        return f"Baseline({self.name!r})"
-
     @abstractmethod
     def _chooser(self, task: Task) -> Callable[[Example], str]:
         """Return the function that answers one example."""
@@ -84,7 +151,7 @@ class Baseline(ABC):
         """Return the log-probability of each class."""
 
 
-class _Random(Baseline):
+class _Random(_Guess):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.name = "random guess"
@@ -104,7 +171,7 @@ class _Random(Baseline):
         return dict.fromkeys(task.classes, -math.log(2 if task.multi_label else len(task.classes)))
 
 
-class _Majority(Baseline):
+class _Majority(_Guess):
     def __init__(self, counts: Mapping[str, int]) -> None:
         self.counts = dict(sorted(counts.items()))
         self.name = "majority class"

@@ -1,28 +1,42 @@
-"""What Gemini's replies mean: an answer and its tokens, or which kind of failure."""
+"""What Gemini is sent, and what its replies mean: an answer and its tokens, or which kind of failure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from vlm_tune.cost import Price, cost_of
 from vlm_tune.errors import PredictorError
+from vlm_tune.images import EncodedImage
+from vlm_tune.predictors.asking import RejectedError, asked_seconds, named
+from vlm_tune.predictors.gemini_options import GeminiOptions
 from vlm_tune.predictors.remote import Retry
-from vlm_tune.records import Outcome, Usage
+from vlm_tune.predictors.shots import Shot
+from vlm_tune.records import Outcome, Prediction, Usage
 from vlm_tune.task import NONE, Task
 
 if TYPE_CHECKING:
     from google.genai.errors import APIError
-    from google.genai.types import GenerateContentResponse
+    from google.genai.types import Content, GenerateContentConfig, GenerateContentResponse
 
-__all__ = ["AnswerFormat", "RejectedError", "answer_format", "failure", "outcome_of", "usage_of"]
+__all__ = [
+    "AnswerFormat",
+    "RejectedError",
+    "answer_format",
+    "failure",
+    "generation_config",
+    "outcome_of",
+    "prediction_of",
+    "request_contents",
+    "usage_of",
+]
 
 _PASSING = {408, 409, 429, 500, 502, 503, 504}
 _OVERLOADED = {429, 503}
 _BROKEN = {401, 402, 403, 404}
+_NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}
 _REFUSALS = {
     "BLOCKLIST",
     "ESCALATION",
@@ -35,10 +49,6 @@ _REFUSALS = {
     "SAFETY",
     "SPII",
 }
-
-
-class RejectedError(Exception):
-    """The server will not take this request, now or later."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,85 @@ def answer_format(task: Task) -> AnswerFormat:
         item = {"type": "STRING", "enum": [*task.classes, NONE]}
         return AnswerFormat("application/json", {"type": "ARRAY", "items": item})
     return AnswerFormat("text/x.enum", {"type": "STRING", "enum": list(task.classes)})
+
+
+def request_contents(
+    image: EncodedImage, task: Task, shots: Sequence[Shot] = (), *, constrained: bool
+) -> list[Content]:
+    """Return the conversation that is sent: a question and its answer for every shot, then the question.
+
+    Args:
+        image: The photo asked about.
+        task: The question.
+        shots: Photos with their labels, shown first.
+        constrained: Whether the answer schema goes along; shots then answer in its format.
+    """
+    from google.genai import types
+
+    prompt = types.Part(text=task.render())
+
+    def question(photo: EncodedImage) -> types.Content:
+        return types.Content(role="user", parts=[types.Part.from_bytes(data=photo.data, mime_type=photo.mime), prompt])
+
+    contents = []
+    for photo, label in shots:
+        words = json.dumps(list(task.members(label))) if constrained and task.multi_label else label
+        contents += [question(photo), types.Content(role="model", parts=[types.Part(text=words)])]
+    return [*contents, question(image)]
+
+
+def generation_config(options: GeminiOptions, task: Task, *, constrained: bool) -> GenerateContentConfig:
+    """Return the settings that are sent; `constrained` adds the classes as the answer's schema."""
+    from google.genai import types
+
+    wanted, resolution = answer_format(task), options.media_resolution
+    thinks = options.thinking_budget is not None or options.thinking_level is not None
+    thinking = types.ThinkingConfig(
+        thinking_budget=options.thinking_budget,
+        thinking_level=types.ThinkingLevel(options.thinking_level.upper()) if options.thinking_level else None,
+    )
+    return types.GenerateContentConfig(
+        temperature=options.temperature,
+        seed=options.seed,
+        max_output_tokens=options.max_output_tokens,
+        thinking_config=thinking if thinks else None,
+        media_resolution=types.MediaResolution(f"MEDIA_RESOLUTION_{resolution.upper()}") if resolution else None,
+        response_mime_type=wanted.mime if constrained else None,
+        response_schema=wanted.schema if constrained else None,
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+    )
+
+
+def prediction_of(
+    example_id: str,
+    response: GenerateContentResponse,
+    task: Task,
+    *,
+    price: Price | None,
+    latency_s: float | None = None,
+) -> Prediction:
+    """Return the prediction that a reply is, with its tokens, its cost and the model that made it.
+
+    Args:
+        example_id: The example asked about.
+        response: The reply.
+        task: The question.
+        price: The price of tokens on the day of the call; None leaves the cost open.
+        latency_s: Seconds that the call took, where it was made alone.
+    """
+    outcome, label, raw, error = outcome_of(response, task)
+    usage = usage_of(response)
+    return Prediction(
+        example_id=example_id,
+        outcome=outcome,
+        label=label,
+        raw=raw,
+        error=error,
+        latency_s=latency_s,
+        usage=usage,
+        cost_usd=cost_of(usage, price) if price else None,
+        model_version=response.model_version,
+    )
 
 
 def outcome_of(response: GenerateContentResponse, task: Task) -> tuple[Outcome, str | None, str | None, str | None]:
@@ -96,11 +185,7 @@ def _named(text: str, task: Task) -> str | None:
         items = json.loads(text) if task.multi_label else None
     except ValueError:
         items = None
-    if not isinstance(items, list):
-        return task.parse(text)
-    if not all(isinstance(item, str) for item in items):
-        return None
-    return task.parse(", ".join(items)) if items else NONE
+    return named(items if isinstance(items, list) else text, task)
 
 
 def usage_of(response: GenerateContentResponse) -> Usage:
@@ -130,7 +215,8 @@ def failure(error: Exception) -> Exception:
     from google.genai.errors import APIError
 
     if not isinstance(error, APIError):
-        return Retry(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        name = type(error).__name__
+        return Retry(f"{name}: {error}" if str(error) else name, sent=name not in _NEVER_SENT)
     reason = f"{error.code} {error.status or ''}: {error.message or 'no message'}"
     if error.code in _PASSING:
         return Retry(reason, asked_s=_asked_wait(error), overloaded=error.code in _OVERLOADED)
@@ -145,17 +231,6 @@ def _asked_wait(error: APIError) -> float | None:
     for detail in body.get("details") or []:
         delay = detail.get("retryDelay") if isinstance(detail, Mapping) else None
         if delay is not None:
-            return _seconds(str(delay).removesuffix("s"))
+            return asked_seconds(str(delay).removesuffix("s"))
     headers: Any = getattr(error.response, "headers", None) or {}
-    return _seconds(headers["retry-after"]) if "retry-after" in headers else None
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+    return asked_seconds(headers["retry-after"]) if "retry-after" in headers else None

@@ -15,6 +15,10 @@ __all__ = ["Predictor"]
 class Predictor(Protocol):
     """Answers a task's question about examples: a guess, a local model, an API.
 
+    It may have more, which an `Evaluator` uses where it is there: `with_state(folder)`, the same predictor with a
+    folder of the run to remember things in; `prompt_note`, a text for reports on what it was shown besides the task's
+    prompt; and `possibly_billed`, the number of calls that broke off after they were sent.
+
     Example:
         >>> class AlwaysDent:
         ...     name, fingerprint = "always dent", "always-dent-1"

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from queue import SimpleQueue
 from typing import TypeVar
@@ -43,11 +43,17 @@ class RetryPolicy(Record):
 
 
 class Retry(Exception):  # noqa: N818 (a signal inside this room)
-    """A call failed in a way that may pass; `asked_s` is the wait that the server asks for."""
+    """A call failed in a way that may pass.
 
-    def __init__(self, reason: str, *, asked_s: float | None = None, overloaded: bool = False) -> None:
+    `asked_s` is the wait that the server asks for; `sent` says that the call went out and no reply came back
+    whole, so that the server may have done and billed the work.
+    """
+
+    def __init__(
+        self, reason: str, *, asked_s: float | None = None, overloaded: bool = False, sent: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.asked_s, self.overloaded = asked_s, overloaded
+        self.asked_s, self.overloaded, self.sent = asked_s, overloaded, sent
 
 
 class AdaptiveLimiter:
@@ -112,7 +118,7 @@ def stream(
     session: Callable[[], AbstractAsyncContextManager[Callable[[Item], Awaitable[Answer]]]],
     *,
     in_flight: int,
-) -> Iterator[Answer]:
+) -> Generator[Answer]:
     """Ask about many items at the same time and yield the answers as they come.
 
     The event loop has a thread of its own, so this works in a notebook too. `session` is opened on it and

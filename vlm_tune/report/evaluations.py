@@ -75,6 +75,11 @@ def _cautions(one: Evaluation) -> list[str]:
         )
     if outcomes["failed"]:
         lines.append(f"{count(outcomes['failed'])} photos got no answer and are left out")
+    if one.possibly_billed:
+        lines.append(
+            f"{count(one.possibly_billed)} calls broke off after they were sent: they are possibly billed, and not "
+            "in the cost"
+        )
     if len(one.model_versions) > 1:
         lines.append(f"the model changed on the way: {', '.join(one.model_versions)}")
     return lines
@@ -211,12 +216,21 @@ def _disputed(context: Context, example_id: str) -> bool:
     return len({answer.text for answer in said if answer is not None}) > 1
 
 
+def _questions(context: Context) -> list[Quote]:
+    """Return every prompt that was used, with the systems that got it and what they were shown besides."""
+    asked: dict[str, list[str]] = {}
+    for system, one in zip(context.scoreboard, context.evaluations, strict=True):
+        if one.task is not None:
+            prompt = "\n\n".join(filter(None, (one.prompt_note, one.task.render())))
+            asked.setdefault(prompt, []).append(system.name)
+    if len(asked) == 1:
+        return [Quote("The question, as every system got it", prompt) for prompt in asked]
+    return [Quote(f"The question, as {', '.join(names)} got it", prompt) for prompt, names in asked.items()]
+
+
 def provenance(context: Context, packages: Mapping[str, str], machine: Mapping[str, str]) -> Section:
     """Return what would be needed to do it again: the question, fingerprints, versions and the machine."""
-    first = next((one for one in context.evaluations if one.task is not None), None)
-    blocks: list[Block] = []
-    if first is not None and first.task is not None:
-        blocks.append(Quote("The question, as every system got it", first.task.render()))
+    blocks: list[Block] = [*_questions(context)]
     rows = [
         [
             context.systems[at].name,

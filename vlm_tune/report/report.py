@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from vlm_tune.leakage import LeakageReport
 from vlm_tune.report import evaluations as always
 from vlm_tune.report.blocks import Section
 from vlm_tune.report.context import Context
+from vlm_tune.report.notes import Note, notes
 from vlm_tune.report.photos import Photos
 from vlm_tune.report.render import Page, render
 from vlm_tune.report.sections import headline, section, unknown
@@ -103,7 +105,12 @@ class Report:
             )
             needed = one.images_needed if one.verdict == "not_established" else None
             lines.append(line + (f" About {about(needed)} test photos would settle it." if needed else ""))
-        return lines + self._leaks()
+        return [*lines, *self._leaks(), *map(str, self.notes)]
+
+    @cached_property
+    def notes(self) -> tuple[Note, ...]:
+        """What the report says on its own account, each under a code: see `report.notes`."""
+        return tuple(notes(self.evaluations, self.comparisons))
 
     def _leaks(self) -> list[str]:
         leaked = {
@@ -166,6 +173,7 @@ class Report:
             "created": now.isoformat(timespec="seconds"),
             "answer": self.answer,
             "remarks": self.remarks,
+            "notes": [asdict(note) for note in self.notes],
             "evaluations": [one.to_dict() for one in self.evaluations],
             "comparisons": [one.to_dict() for one in self.comparisons],
             "packages": versions.packages(),

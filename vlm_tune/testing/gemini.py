@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Literal, Self
+from email.message import Message
+from typing import Any, Literal
+
+from vlm_tune.testing.gemini_batch import BatchFault, FakeBatches
+from vlm_tune.testing.local_server import LocalServer, Reply
 
 __all__ = ["FakeGeminiServer", "Fault", "GeminiRequest"]
 
@@ -20,10 +20,14 @@ Fault = Literal[
     "cut_off",  # MAX_TOKENS in the middle of the answer
     "empty",  # MAX_TOKENS, all of them spent thinking
     "malformed",  # 200 with a body that is not JSON
+    "new_version",  # a good answer of another model version
+    "no_candidate",  # 200 without any answer in it
     "off_list",  # words that are no class
+    "quota",  # 429 that says nothing of when to come back
     "rate_limit",  # 429 with RetryInfo
     "reset",  # the connection breaks in mid-body
     "safety",  # the answer is blocked
+    "server_error",  # 500
     "stall",  # no reply
     "unavailable",  # 503 with Retry-After
 ]
@@ -36,11 +40,12 @@ class GeminiRequest:
 
     Attributes:
         model: The model asked.
-        prompt: The text parts, joined.
-        image: The first image's bytes.
+        prompt: The text parts of the question, joined.
+        image: The bytes of the photo asked about.
         choices: What the answer schema allows, alone or in a list; empty without a schema.
         config: `generationConfig` as it came.
         api_key: The key that came with it.
+        shots: Photos that were shown before the question, each with its answer.
     """
 
     model: str
@@ -49,10 +54,11 @@ class GeminiRequest:
     choices: tuple[str, ...]
     config: Mapping[str, Any]
     api_key: str = field(repr=False)
+    shots: tuple[tuple[bytes, str], ...] = field(default=(), repr=False)
 
 
 @dataclass
-class FakeGeminiServer:
+class FakeGeminiServer(LocalServer):
     """A server on 127.0.0.1 that speaks Gemini's wire format, with faults on a schedule.
 
     Args:
@@ -62,9 +68,13 @@ class FakeGeminiServer:
         latency_s: Time taken for each reply.
         refuse_schema: Whether requests with an answer schema get a 400.
         api_key: The only key that is accepted; any, by default.
+        batch_faults: What is wrong with the first, second ... batch job; None is a good one.
+        batch_delay_s: Time taken for each batch job.
 
     Attributes:
+        batches: The batch jobs and files it has.
         requests: What was asked, faulty replies included.
+        num_billed: Replies that a model made, also those that never arrived whole.
 
     Example:
         >>> with FakeGeminiServer("red", faults=["unavailable"]) as server:
@@ -78,112 +88,94 @@ class FakeGeminiServer:
     latency_s: float = 0.0
     refuse_schema: bool = False
     api_key: str | None = None
+    batch_faults: Sequence[BatchFault | None] = ()
+    batch_delay_s: float = 0.0
+    batches: FakeBatches = field(init=False, repr=False)
     requests: list[GeminiRequest] = field(default_factory=list, init=False, repr=False)
+    num_billed: int = field(default=0, init=False)
 
-    def __enter__(self) -> Self:
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.fake = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __post_init__(self) -> None:
+        self.batches = FakeBatches(self._batched, faults=self.batch_faults, delay_s=self.batch_delay_s)
 
     @property
     def url(self) -> str:
         """What to pass as `base_url`."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self.origin
 
-    def reply(self, request: GeminiRequest) -> tuple[int, dict[str, str], bytes]:
+    def serve(self, method: str, path: str, headers: Message, body: bytes) -> Reply:
+        """Return the reply to a request: a batch, a file or a question."""
+        model, _, action = path.rpartition("/")[2].partition(":")
+        if action == "generateContent":
+            return self.reply(_request(model, json.loads(body), headers.get("x-goog-api-key", "")))
+        batched = self.batches.serve(method, path, headers, body)
+        return batched or _error(404, "NOT_FOUND", f"{path} is not served")
+
+    def reply(self, request: GeminiRequest) -> Reply:
         """Return status, headers and body for a request, and note that it came."""
         with self._lock:
             place = len(self.requests)
             self.requests.append(request)
         fault = self.faults[place] if place < len(self.faults) else None
-        self._closing.wait(60.0 if fault == "stall" else self.latency_s)
+        refusal = self._refusal(request, fault)
+        with self._lock:
+            self.num_billed += refusal is None
+        self.pause(60.0 if fault == "stall" else self.latency_s)
+        if refusal is not None:
+            return refusal
+        if fault in ("malformed", "reset"):
+            return 200, {"Content-Length": "4096"} if fault == "reset" else {}, b'{"candidates": ['
+        text = self.answer if isinstance(self.answer, str) else self.answer(request)
+        return 200, {}, json.dumps(_body(request, text, fault)).encode()
+
+    def _refusal(self, request: GeminiRequest, fault: Fault | None) -> Reply | None:
+        """Return the error that the request gets, if the model is not to see it."""
         if self.api_key is not None and request.api_key != self.api_key:
             details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
             return _error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", details)
         if fault == "bad_request" or (self.refuse_schema and request.choices):
             return _error(400, "INVALID_ARGUMENT", "Request contains an invalid argument.")
         if fault == "rate_limit":
-            wait = {
-                "@type": "type.googleapis.com/google.rpc.RetryInfo",
-                "retryDelay": f"{self.retry_delay_s}s",
-            }
+            wait = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{self.retry_delay_s}s"}
             return _error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.", [wait])
+        if fault == "quota":
+            return _error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.")
+        if fault == "server_error":
+            return _error(500, "INTERNAL", "An internal error has occurred.")
         if fault == "unavailable":
             status, headers, body = _error(503, "UNAVAILABLE", "The model is overloaded.")
             return status, {**headers, "Retry-After": "0"}, body
-        if fault in ("malformed", "reset"):
-            return 200, {"Content-Length": "4096"} if fault == "reset" else {}, b'{"candidates": ['
+        return None
+
+    def _batched(self, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a batch job says to one of its requests."""
+        request = _request(model, body, "")
+        if self.refuse_schema and request.choices:
+            return {"error": {"code": 3, "message": "Request contains an invalid argument."}}
         text = self.answer if isinstance(self.answer, str) else self.answer(request)
-        return 200, {}, json.dumps(_body(request, text, fault)).encode()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-    fake: FakeGeminiServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that hang up; that is what they are tested for."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet a reply: headers sent alone wait 40 ms for their acknowledgement
-    server: _Server
-
-    def do_POST(self) -> None:
-        size = int(self.headers["Content-Length"])
-        if len(sent := self.rfile.read(size)) < size:  # the client hung up
-            self.close_connection = True
-            return
-        body = json.loads(sent)
-        model, _, method = self.path.rpartition("/")[2].partition(":")
-        if method != "generateContent":
-            reply = _error(404, "NOT_FOUND", f"{self.path} is not served")
-        else:
-            reply = self.server.fake.reply(_request(model, body, self.headers.get("x-goog-api-key", "")))
-        status, headers, payload = reply
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(payload)), **headers}
-        self.close_connection = int(headers["Content-Length"]) != len(payload)
-        try:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(payload)
-        except OSError:  # the client gave up waiting
-            self.close_connection = True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a test's output is its own."""
+        return {"response": _body(request, text, None)}
 
 
 def _request(model: str, body: Mapping[str, Any], api_key: str) -> GeminiRequest:
-    parts = [part for content in body["contents"] for part in content["parts"]]
-    images = [part["inlineData"]["data"] for part in parts if "inlineData" in part]
+    *earlier, question = body["contents"]
     config = body.get("generationConfig", {})
     return GeminiRequest(
         model=model,
-        prompt="\n".join(part["text"] for part in parts if "text" in part),
-        image=base64.b64decode(images[0].replace("-", "+").replace("_", "/")) if images else b"",
+        prompt=_text(question),
+        image=_image(question),
         choices=_choices(config.get("responseSchema", {})),
         config=config,
         api_key=api_key,
+        shots=tuple((_image(shown), _text(said)) for shown, said in zip(earlier[::2], earlier[1::2], strict=True)),
     )
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return "\n".join(part["text"] for part in content["parts"] if "text" in part)
+
+
+def _image(content: Mapping[str, Any]) -> bytes:
+    images = [part["inlineData"]["data"] for part in content["parts"] if "inlineData" in part]
+    return base64.b64decode(images[0].replace("-", "+").replace("_", "/")) if images else b""
 
 
 def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
@@ -200,21 +192,23 @@ def _body(request: GeminiRequest, text: str, fault: Fault | None) -> dict[str, A
     content: dict[str, Any] = {"role": "model"}
     if text:
         content["parts"] = [{"text": text}]
-    num_text = len(request.prompt) // 4
-    details = [{"modality": "TEXT", "tokenCount": num_text}, {"modality": "IMAGE", "tokenCount": 258}]
-    usage = {"promptTokenCount": num_text + 258, "promptTokensDetails": details}
+    num_photos = 1 + len(request.shots)
+    counts = {"TEXT": num_photos * (len(request.prompt) // 4), "IMAGE": num_photos * 258}
+    details = [{"modality": kind, "tokenCount": count} for kind, count in counts.items()]
+    usage = {"promptTokenCount": sum(counts.values()), "promptTokensDetails": details}
     if text:
         usage["candidatesTokenCount"] = 1 + len(text) // 4
     if thoughts:
         usage["thoughtsTokenCount"] = thoughts
-    reply: dict[str, Any] = {"usageMetadata": usage, "modelVersion": f"{request.model}-001"}
+    version = "002" if fault == "new_version" else "001"
+    reply: dict[str, Any] = {"usageMetadata": usage, "modelVersion": f"{request.model}-{version}"}
     if fault == "blocked":
         return {**reply, "promptFeedback": {"blockReason": "SAFETY"}}
+    if fault == "no_candidate":
+        return {**reply, "candidates": []}
     return {**reply, "candidates": [{"content": content, "finishReason": finish, "index": 0}]}
 
 
-def _error(
-    code: int, status: str, message: str, details: Sequence[Mapping[str, Any]] = ()
-) -> tuple[int, dict[str, str], bytes]:
+def _error(code: int, status: str, message: str, details: Sequence[Mapping[str, Any]] = ()) -> Reply:
     error = {"code": code, "message": message, "status": status, "details": list(details)}
     return code, {}, json.dumps({"error": error}).encode()

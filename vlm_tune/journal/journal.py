@@ -6,8 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import socket
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,12 +19,15 @@ from pydantic import NonNegativeFloat, ValidationError
 
 from vlm_tune._console import notice
 from vlm_tune.errors import StorageError
+from vlm_tune.journal.index import KeyIndex
 from vlm_tune.records import Prediction, Record
 
-__all__ = ["Entry", "Journal", "MemoryJournal", "journal_key"]
+__all__ = ["Entry", "Journal", "journal_key"]
 
 _HEADER = b'{"vlm_tune_journal": 1}\n'
 _SYNC_EVERY_S = 1.0
+_LINE = 1 << 10
+"""Bytes read for one entry at first; a longer one is read on."""
 
 
 class Entry(Record):
@@ -53,10 +59,12 @@ class Journal:
     """Append-only answers on disk, one JSON object a line; a later line replaces an earlier one of its key.
 
     A process killed while writing leaves at most one torn line at the end, which the next one cuts off. Only
-    positions are kept in memory, so a journal of a million answers opens in little of it.
+    positions are kept in memory, so a journal of a million answers opens in 50 MB of it. While it is open,
+    `<name>.holder` beside it says which process has it.
 
     Args:
-        path: The file; created with its folders when it does not exist.
+        path: The file; created with its folders when it does not exist. None: a file that nobody sees and that
+            is gone when the journal is closed.
 
     Raises:
         StorageError: Another process has it open, it is not a journal, or it cannot be written.
@@ -70,17 +78,18 @@ class Journal:
         'dent'
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._positions: dict[bytes, int] = {}
+    def __init__(self, path: Path | str | None) -> None:
+        self.path = Path("(temporary)") if path is None else Path(path)
+        self._positions = KeyIndex()
+        self._kept = path is not None
         self._synced_at = time.monotonic()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = self._open()
         except OSError as error:
             raise StorageError(f"cannot open journal {self.path}: {error.strerror}") from error
         try:
-            _lock(self._file, self.path)
+            if self._kept:
+                _lock(self._file, self.path)
             self._end = self._read()
             if self._end == 0:
                 self._write(_HEADER)
@@ -100,7 +109,7 @@ class Journal:
         return len(self._positions)
 
     def __contains__(self, key: str) -> bool:
-        return bytes.fromhex(key) in self._positions
+        return key in self._positions
 
     def get(self, key: str) -> Entry | None:
         """Return the newest entry of a key, or None where there is none.
@@ -108,12 +117,10 @@ class Journal:
         Raises:
             StorageError: The line was tampered with.
         """
-        position = self._positions.get(bytes.fromhex(key))
+        position = self._positions.get(key)
         if position is None:
             return None
-        with open(self._file, "rb", closefd=False) as file:
-            file.seek(position)
-            line = file.readline()
+        line = self._line(position)
         try:
             return Entry.model_validate_json(line)
         except ValidationError as error:
@@ -128,17 +135,35 @@ class Journal:
         entry = Entry(key=key, prediction=prediction, elapsed_s=elapsed_s)
         position = self._end
         self._write(entry.model_dump_json(exclude_defaults=True).encode() + b"\n")
-        self._positions[bytes.fromhex(key)] = position
+        self._positions[key] = position
 
     def close(self) -> None:
         """Bring everything safely to disk and let others open the journal; closing twice is harmless."""
         if self._file < 0:
             return
         try:
-            os.fsync(self._file)
+            if self._kept:
+                _holder(self.path).unlink(missing_ok=True)
+                os.fsync(self._file)
         finally:
             os.close(self._file)
             self._file = -1
+
+    def _open(self) -> int:
+        if not self._kept:
+            with tempfile.TemporaryFile(prefix="vlm-tune-") as file:
+                return os.dup(file.fileno())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    def _line(self, position: int) -> bytes:
+        size = _LINE
+        os.lseek(self._file, position, os.SEEK_SET)
+        line = os.read(self._file, size)
+        while b"\n" not in line and (more := os.read(self._file, size)):
+            line += more
+            size *= 2
+        return line[: line.find(b"\n") + 1]
 
     def _write(self, line: bytes) -> None:
         try:
@@ -154,7 +179,7 @@ class Journal:
             ) from error
         self._end += written
         # The page cache survives a kill; a power cut costs at most this second.
-        if time.monotonic() - self._synced_at > _SYNC_EVERY_S:
+        if self._kept and time.monotonic() - self._synced_at > _SYNC_EVERY_S:
             os.fsync(self._file)
             self._synced_at = time.monotonic()
 
@@ -182,38 +207,20 @@ class Journal:
         return position
 
 
-class MemoryJournal:
-    """The same for a run that leaves nothing on disk."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._entries.clear()
-
-    def get(self, key: str) -> Entry | None:
-        """Return the newest entry of a key, or None where there is none."""
-        return self._entries.get(key)
-
-    def append(self, key: str, prediction: Prediction, *, elapsed_s: float = 0.0) -> None:
-        """Keep one answer."""
-        self._entries[key] = Entry(key=key, prediction=prediction, elapsed_s=elapsed_s)
-
-
-def _key_of(line: bytes) -> bytes | None:
+def _key_of(line: bytes) -> str | None:
     try:
-        return bytes.fromhex(json.loads(line)["key"])
+        key = json.loads(line)["key"]
+        return key if len(bytes.fromhex(key)) == 16 else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
+def _holder(path: Path) -> Path:
+    return path.with_name(path.name + ".holder")
+
+
 def _lock(file: int, path: Path) -> None:
-    """Take the lock of an open file; the system gives it back however the process ends."""
+    """Take the lock of an open file, and say who has it; the system gives it back however the process ends."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -225,6 +232,12 @@ def _lock(file: int, path: Path) -> None:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        holder = _holder(path)
+        who = f" ({holder.read_text(encoding='utf-8')})" if holder.exists() else ""
         raise StorageError(
-            f"journal {path} is in use by another run; wait for it to end, or choose another run_dir"
+            f"journal {path} is in use by another run{who}; wait for it to end, or choose another run_dir"
         ) from error
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    # Only for the message of another process: a full disk shows at the first answer, with the right advice.
+    with suppress(OSError):
+        _holder(path).write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}", encoding="utf-8")

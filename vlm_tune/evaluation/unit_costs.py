@@ -1,0 +1,162 @@
+"""What one image costs, measured: tokens at a dated price, or GPU seconds at a dated rent."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat
+
+from vlm_tune._console import notice
+from vlm_tune.cost import Cost, GpuPrice, Price, Prices, gpu_price_of, gpu_prices, price_warning
+from vlm_tune.errors import EvaluationError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vlm_tune.evaluation.evaluation import Evaluation
+
+__all__ = ["GpuImageCost", "api_cost", "gpu_image_cost"]
+
+_BLOCKS = 20
+"""Stretches of the run whose means are compared; answers of one batch share its time, so they are not independent."""
+
+
+class GpuImageCost(Cost):
+    """What one image costs on a rented GPU, with what that follows from."""
+
+    seconds_per_image: PositiveFloat
+    """Mean time of one image on a GPU that has nothing else to do."""
+    usd_per_hour: PositiveFloat
+    """The GPU's rent."""
+    utilisation: float = Field(gt=0, le=1)
+    """Share of the rented time in which it answers."""
+    gpu: str
+    """The card and its provider."""
+
+
+def api_cost(evaluation: Evaluation, *, price: Price | None = None, on: date | None = None) -> Cost:
+    """Return what one image cost; see `CostModel.of_api`."""
+    name, table = evaluation.name, evaluation.table
+    spent = _asked(table, "input_tokens")
+    if price is not None and spent.num_rows:
+        each, basis = _priced(spent, price), f"measured tokens of {name} at {price.model}'s price ({price.provenance})"
+    else:
+        # Where a server counts no tokens there may still be a bill; an image that occurs again costs nothing then.
+        spent = spent if spent.num_rows else _asked(table, "latency_s")
+        each = _column(spent, "cost_usd")
+        basis = f"measured tokens of {name}, at the price when it was asked"
+        if not spent.num_rows or np.isnan(each).any():
+            raise EvaluationError(
+                f"{name}: what an image cost is not known, because no price was known when it was asked, or no tokens "
+                "were counted; pass price=Price(...), or Cost.exact(dollars, basis=...) instead of the evaluation"
+            )
+    warning = None if price is None else price_warning(price, price.model, on=on or _today())
+    return Cost(**_mean(each), n=len(each), basis=f"{basis}; {_method(each)}", warnings=_told(warning))
+
+
+def gpu_image_cost(
+    evaluation: Evaluation,
+    *,
+    gpu: str | GpuPrice,
+    utilisation: float,
+    provider: str | None = None,
+    own: Prices = (),
+    on: date | None = None,
+) -> GpuImageCost:
+    """Return what one image costs; see `CostModel.of_gpu`."""
+    if not 0 < utilisation <= 1:
+        raise EvaluationError(f"utilisation is a share above 0 and up to 1, not {utilisation}")
+    rent = rent_of(gpu, provider=provider, own=own, on=on)
+    seconds = _column(_asked(evaluation.table, "latency_s"), "latency_s")
+    if not len(seconds) or not np.nanmean(seconds):
+        raise EvaluationError(f"{evaluation.name}: no times were measured, so there is no throughput")
+    usd_per_second = rent.usd_per_hour / 3600 / utilisation
+    # The images of one batch are given the same time, and times that never differ say nothing about their spread.
+    blocks = np.array([part.mean() for part in np.array_split(seconds, min(_BLOCKS, len(np.unique(seconds))))])
+    usd, found = float(seconds.mean()) * usd_per_second, _mean(blocks)
+    # The stretches may differ in length by one, so that their mean is not quite the mean of all.
+    low, high = min(usd, found["low"] * usd_per_second), max(usd, found["high"] * usd_per_second)
+    basis = (
+        f"measured {1 / seconds.mean():.3g} images/s of {evaluation.name} x ${rent.usd_per_hour:g}/h for one "
+        f"{rent.gpu} ({rent.provider}: {rent.provenance}), busy {utilisation:.0%} of the rented time; "
+        f"{_method(blocks, 'stretches of the run')}. On another card than it was measured on, the speed differs"
+    )
+    return GpuImageCost(
+        usd=usd,
+        low=low,
+        high=high,
+        n=len(seconds),
+        basis=basis,
+        seconds_per_image=float(seconds.mean()),
+        usd_per_hour=rent.usd_per_hour,
+        utilisation=utilisation,
+        gpu=f"{rent.gpu} at {rent.provider}",
+        warnings=_told(price_warning(rent, rent.gpu, on=on or _today())),
+    )
+
+
+def rent_of(gpu: str | GpuPrice, *, provider: str | None = None, own: Prices = (), on: date | None = None) -> GpuPrice:
+    """Return what an hour of a GPU costs on a day, today unless told otherwise.
+
+    Raises:
+        EvaluationError: It is not known.
+    """
+    if isinstance(gpu, GpuPrice):
+        return gpu
+    rent = gpu_price_of(gpu, on=on or _today(), provider=provider, own=own)
+    if rent is None:
+        known = ", ".join(sorted({f"{price.gpu} at {price.provider}" for price in gpu_prices()}))
+        wanted = gpu if provider is None else f"{gpu} at {provider}"
+        raise EvaluationError(
+            f"no price is known for an hour of {wanted} on {on or _today()}; known are {known}. Pass "
+            "gpu=GpuPrice(...), or prices of your own with own="
+        )
+    return rent
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _told(warning: str | None) -> tuple[str, ...]:
+    if warning is None:
+        return ()
+    notice(warning)
+    return (warning,)
+
+
+def _asked(table: pa.Table, column: str) -> pa.Table:
+    return table.filter(table[column].is_valid())
+
+
+def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
+    return np.asarray(table[name].to_numpy(), np.float64)
+
+
+def _priced(table: pa.Table, price: Price) -> NDArray[np.float64]:
+    fresh, cached, answer, thought = (
+        _column(table, f"{kind}_tokens") for kind in ("input", "cached", "output", "thinking")
+    )
+    cached = np.minimum(cached, fresh)
+    cached_price = price.input_usd_per_million if price.cached_usd_per_million is None else price.cached_usd_per_million
+    prompt = (fresh - cached) * price.input_usd_per_million + cached * cached_price
+    return np.asarray((prompt + (answer + thought) * price.output_usd_per_million) / 1e6)
+
+
+def _mean(values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean with Student's 95 % interval, cut off at zero."""
+    from scipy.stats import t
+
+    mean, half = float(values.mean()), 0.0
+    if len(values) > 1:
+        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return {"usd": mean, "low": max(0.0, mean - half), "high": mean + half}
+
+
+def _method(values: NDArray[np.float64], what: str = "images") -> str:
+    if len(values) < 2:
+        return f"one of the {what} only, so there is no interval"
+    return f"Student's 95 % interval of the mean of {len(values)} {what}"
