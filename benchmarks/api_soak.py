@@ -106,7 +106,7 @@ def soak(num_examples: int, share: float, kills: int, seed: int, folder: Path) -
                 time.sleep(0.005)
             again = [names[request.image].id in safe for request in server.requests[before:]]
             asked_again += sum(again)
-            in_flight += OPTIONS.concurrency if process.returncode == -signal.SIGKILL else 0
+            in_flight += 2 * OPTIONS.concurrency if process.returncode == -signal.SIGKILL else 0
             print(f"ended with {process.returncode} after {len(server.requests)} requests, {len(safe)} safe before")
         num_requests, num_billed = len(server.requests), server.num_billed
     seconds = time.perf_counter() - start

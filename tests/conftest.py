@@ -20,6 +20,15 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+# Files that take longest go to the workers first, so that none of them works alone at the end.
+LONGEST = ("test_docs.py", "test_checker.py", "test_recipe.py", "test_profiler.py", "test_gemini_batch_killed.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def tiny_qwen3_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Qwen3-VL with random weights; read only."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ __all__ = ["BatchJobs", "Look"]
 
 _ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "GONE", "UNREADABLE"}
 _NOT_THERE = 404
+_OVER = {400, 404, 409}
 _PAGE = 100
 
 
@@ -172,8 +172,12 @@ class BatchJobs:
     def forget(self, record: JobRecord) -> None:
         """Take the photos of a job from the server, and its record from disk."""
         if record.input_file is not None:
-            with suppress(Exception):  # the service removes them by itself after two days
+            try:
                 self.client.files.delete(name=record.input_file)
+            except Exception as error:
+                if getattr(error, "code", None) != _NOT_THERE:
+                    reason = self.gemini.hide_key(str(failure(error)))
+                    notice(f"{record.input_file} stays with the service, which removes it after two days: {reason}")
         self.folder.remove(record)
 
     def _source(self, requests: Path, config: GenerateContentConfig) -> list[InlinedRequest] | str:
@@ -220,5 +224,9 @@ class BatchJobs:
         return [job.name or "" for job in ours]
 
     def _cancel(self, name: str) -> None:
-        with suppress(Exception):  # it has ended, or ends by itself: what it answers is not used
+        try:
             self.client.batches.cancel(name=name)
+        except Exception as error:
+            # A job that has ended cannot be cancelled, and need not be.
+            if getattr(error, "code", None) not in _OVER:
+                notice(f"Batch job {name} could not be cancelled: {self.gemini.hide_key(str(failure(error)))}")

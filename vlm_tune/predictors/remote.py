@@ -122,19 +122,19 @@ def stream(
     """Ask about many items at the same time and yield the answers as they come.
 
     The event loop has a thread of its own, so this works in a notebook too. `session` is opened on it and
-    gives the function that answers one item; at most `in_flight` items are begun and not yet answered.
+    gives the function that answers one item. At most `in_flight` items are begun whose answers nobody has taken
+    and dealt with: this is the most that a killed process loses.
     Closing the iterator cancels what is in flight; so does an exception of a call, which is raised here.
     """
     results: SimpleQueue[tuple[Answer] | BaseException | None] = SimpleQueue()
     loop = asyncio.new_event_loop()
+    places = asyncio.Semaphore(in_flight)
 
     async def ask_all() -> None:
-        places = asyncio.Semaphore(in_flight)
         async with session() as ask, asyncio.TaskGroup() as group:
 
             async def answer(item: Item) -> None:
                 results.put((await ask(item),))
-                places.release()
 
             for item in items:
                 await places.acquire()
@@ -159,6 +159,9 @@ def stream(
             if isinstance(result, BaseException):
                 raise result
             yield result[0]
+            # Whoever took the answer comes back for the next one when it is safe.
+            with suppress(RuntimeError):  # the loop is closed once the last answer is made
+                loop.call_soon_threadsafe(places.release)
     finally:
         with suppress(RuntimeError):  # the loop is closed already when everything was answered
             loop.call_soon_threadsafe(cancel)
