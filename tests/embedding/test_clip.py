@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.clip import tiny_clip
 from tests.leakage.planting import jpeg_bytes, scene
 from vlm_tune.embedding import OpenClip
 from vlm_tune.errors import ModelError
 
-CONFIG = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import open_clip
-
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "vlm-tune-tiny.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder)
-    return "vlm-tune-tiny"
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture

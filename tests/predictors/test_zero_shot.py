@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 
+from tests.clip import tiny_clip
 from tests.leakage.planting import jpeg_bytes, scene
 from vlm_tune.embedding import OpenClip, PixelEmbedder
 from vlm_tune.errors import PredictorError, TaskError
@@ -16,11 +16,6 @@ from vlm_tune.records import Example
 from vlm_tune.task import Task
 
 TASK = Task(prompt="Which one?", classes=("crack", "dent", "scratch"), descriptions={"dent": "a hollow"})
-CONFIG = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +24,10 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> OpenClip:
     import torch
 
     folder = tmp_path_factory.mktemp("clip")
-    (folder / "vlm-tune-zero-shot.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder)
+    name = tiny_clip(folder)
     torch.manual_seed(0)
-    torch.save(open_clip.create_model("vlm-tune-zero-shot").state_dict(), folder / "tiny.pt")
-    return OpenClip("vlm-tune-zero-shot", folder / "tiny.pt")
+    torch.save(open_clip.create_model(name).state_dict(), folder / "tiny.pt")
+    return OpenClip(name, folder / "tiny.pt")
 
 
 def photos() -> list[Example]:
@@ -75,8 +69,8 @@ def test_the_fingerprint_changes_with_weights_and_templates(embedder: OpenClip) 
     first = Baseline.clip(embedder)
     assert first.fingerprint == Baseline.clip(embedder).fingerprint
     assert first.fingerprint != Baseline.clip(embedder, templates=["{label}"]).fingerprint
-    assert first.name == "zero-shot open_clip vlm-tune-zero-shot tiny.pt"
-    untrained = OpenClip("vlm-tune-zero-shot", None)
+    assert first.name == "zero-shot open_clip vlm-tune-tiny tiny.pt"
+    untrained = OpenClip("vlm-tune-tiny", None)
     assert Baseline.clip(untrained).fingerprint != Baseline.clip(untrained).fingerprint
 
 

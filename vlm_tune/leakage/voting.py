@@ -64,7 +64,7 @@ class Details:
 def vote(details: Details, a: Indices, b: Indices, k: int) -> tuple[Indices, Scores]:
     """Return for each photo of `a` the k photos of `b` that most of its details speak for, best first.
 
-    A photo counts in the better of its two orientations. It takes some 200 bytes for each landmark of `b`.
+    A photo counts in the better of its two orientations. It takes some 300 bytes for each landmark of `b`.
 
     Args:
         details: The landmarks of all photos.

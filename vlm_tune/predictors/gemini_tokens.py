@@ -17,7 +17,8 @@ __all__ = ["IMAGE_TOKENS_SOURCE", "MOST_OUTPUT_TOKENS", "answer_tokens", "image_
 IMAGE_TOKENS_SOURCE = "third-party quotation of ai.google.dev/gemini-api/docs/media-resolution, 2026-11-22"
 """Where the tokens of a photo are from."""
 MOST_OUTPUT_TOKENS = 65_536
-"""Longest answer, thinking included, of the Flash models from 2.5 on: ai.google.dev/gemini-api/docs/models."""
+"""Longest answer, thinking included: ai.google.dev/gemini-api/docs/models/gemini-3-flash-preview, read 2026-11-22;
+taken for the other models too."""
 
 _BY_RESOLUTION = {"low": 280, "medium": 560, "high": 1120, None: 1120}
 _BY_RESOLUTION_2 = {"low": 64, "medium": 256}
@@ -29,7 +30,8 @@ def image_tokens(model: str, options: GeminiOptions, size: tuple[int, int]) -> i
     """Return the tokens that a photo takes.
 
     Models from 3 on take a number that depends on the media resolution alone. Before, a photo is cut into tiles
-    of 258 tokens each, unless it is small or the resolution is set below high.
+    of 258 tokens each, unless it is small or the resolution is set below high; the rule for these older models was
+    not checked at its source, and what the server counts corrects it.
 
     Args:
         model: Gemini's id.
