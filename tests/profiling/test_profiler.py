@@ -96,7 +96,10 @@ class TestImageTokens:
         sizes = ((500, 400), (600, 501), (333, 1777), (2000, 1999), (1, 900), (3001, 117))
         examples = [Example(id=f"{n}", image=blank(*size), label="ab"[n % 2]) for n, size in enumerate(sizes)]
         found = profile(Dataset(examples, task=task), duplicates=False)
-        for name, family in FAMILIES.items():
+        assert set(found.photos.tokens) == {name for name, family in FAMILIES.items() if family.grid}
+        assert "smolvlm" not in found.photos.tokens
+        for name in found.photos.tokens:
+            family = FAMILIES[name]
             sent = [encode(example.image, max_pixels=task.max_pixels) for example in examples]
             assert found.photos.tokens[name] == tuple(family.image_tokens(each.width, each.height) for each in sent)
 

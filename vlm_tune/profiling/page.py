@@ -114,7 +114,11 @@ _QUANTITIES = (
     ("sharpness", "sharpness"),
     ("detail", "detail"),
     ("qwen3_vl_tokens", "Qwen3-VL tokens"),
+    ("qwen2_5_vl_tokens", "Qwen2.5-VL tokens"),
     ("lfm2_vl_tokens", "LFM2-VL tokens"),
+    ("gemma3_tokens", "Gemma 3 tokens"),
+    ("gemma4_tokens", "Gemma 4 tokens"),
+    ("internvl_tokens", "InternVL tokens"),
     ("vote_share", "vote share"),
     ("vote_margin", "vote margin"),
 )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_tune import images
+from vlm_tune import _processes, images
 from vlm_tune.data import SPLITS, Dataset
 from vlm_tune.data.splitting import nested_order
 from vlm_tune.embedding import Embedder
@@ -24,6 +24,7 @@ from vlm_tune.task import NONE, Task
 __all__ = ["profile"]
 
 
+@_processes.by_one
 def profile(
     dataset: Dataset, *, duplicates: bool = True, embedder: Embedder | None = None, cache_dir: Path | str | None = None
 ) -> Profile:
@@ -115,10 +116,11 @@ def _columns(dataset: Dataset, measures: Mapping[str, Measures]) -> Measured:
 
 
 def _tokens(task: Task, sizes: list[tuple[int, int] | None]) -> dict[str, tuple[int | None, ...]]:
-    """Return what each family spends on photos of these sizes, once they are within the task's budget."""
+    """Return what each family that can tell spends on photos of these sizes, once within the task's budget."""
     fitted = {size: fitting_size(*size, max_pixels=task.max_pixels) for size in set(sizes) if size is not None}
     spent: dict[str, tuple[int | None, ...]] = {}
-    for name, family in FAMILIES.items():
+    known = {name: family for name, family in FAMILIES.items() if family.grid is not None}
+    for name, family in known.items():
         cost = {size: family.image_tokens(*shrunk) for size, shrunk in fitted.items()}
         spent[name] = tuple(None if size is None else cost[size] for size in sizes)
     return spent

@@ -55,7 +55,8 @@ class Profile(Record):
     formats: Mapping[str, NonNegativeInt]
     """File format to number of images, most frequent first."""
     image_tokens: Mapping[str, ImageTokens]
-    """Model family (`qwen3_vl`, `lfm2_vl`) to the image tokens it spends."""
+    """Model family (`qwen3_vl`, `lfm2_vl`, ...) to the image tokens it spends; families whose models differ in it
+    are left out."""
     unreadable: tuple[Quarantined, ...]
     """Files that do not decode, with the reason."""
     copies: tuple[CopyGroup, ...] | None

@@ -25,7 +25,14 @@ _MAX_CLASSES = 30
 _MAX_LISTED = 10
 _MAX_NAMED = 3
 _ROW = 0.76
-_NAMES = {"qwen3_vl": "Qwen3-VL", "lfm2_vl": "LFM2-VL"}
+_NAMES = {
+    "qwen3_vl": "Qwen3-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "lfm2_vl": "LFM2-VL",
+    "gemma3": "Gemma 3",
+    "gemma4": "Gemma 4",
+    "internvl": "InternVL",
+}
 
 
 def table(profile: Profile) -> Group:

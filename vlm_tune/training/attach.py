@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_tune.errors import AdapterError
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.full import keep_in_float32, modules_in_full
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -24,27 +25,36 @@ def fresh(config: TrainConfig, target_modules: str) -> Callable[[PreTrainedModel
     """Return what wraps a model with new adapters, for `Resident.adapted`.
 
     They are float32 whatever the model's type, start from the configuration's seed and change nothing yet: B
-    is 0.
+    is 0. Modules trained in full are float32 copies; the base keeps its own.
 
     Args:
-        config: Rank, scale, dropout and seed.
+        config: Rank, scale, dropout, rsLoRA, DoRA, modules trained in full, and seed.
         target_modules: Pattern of the full names of the layers to adapt.
+
+    Returns:
+        What wraps; it raises an AdapterError where `modules_in_full` does.
     """
 
     def wrap(model: PreTrainedModel) -> PeftModel:
         import torch
         from peft import LoraConfig, get_peft_model
 
+        in_full = modules_in_full(model, config.modules_to_save, target_modules=target_modules)
         lora = LoraConfig(
             r=config.r,
             lora_alpha=config.lora_alpha,
             lora_dropout=config.lora_dropout,
+            use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
             target_modules=target_modules,
+            modules_to_save=list(in_full) or None,
             task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng(), _without_deprecations():
             torch.manual_seed(config.seed)
-            return get_peft_model(model, lora)
+            wrapped = get_peft_model(model, lora)
+        keep_in_float32(wrapped)
+        return wrapped
 
     return wrap
 
@@ -64,11 +74,15 @@ def saved(path: Path) -> Callable[[PreTrainedModel], PeftModel]:
             tensors = load_file(path / "adapter_model.safetensors")
             with _without_deprecations():
                 wrapped = get_peft_model(model, LoraConfig.from_pretrained(str(path)))
+            keep_in_float32(wrapped)
             result = set_peft_model_state_dict(wrapped, tensors)
         except (OSError, ValueError, RuntimeError) as error:
             name = type(model).__name__
             raise AdapterError(f"the adapter in {path} does not fit this {name}: {error}") from error
-        missing = [name for name in result.missing_keys if ".lora_" in name]
+        except KeyError as error:
+            # PEFT looks every tensor of a module trained in full up by its name.
+            raise AdapterError(f"the adapter in {path} does not fit: it has no tensor {error}") from error
+        missing = [name for name in result.missing_keys if ".lora_" in name or ".modules_to_save." in name]
         if missing or result.unexpected_keys:
             raise AdapterError(
                 f"the adapter in {path} does not fit: {len(missing)} adapted layers get nothing and "
