@@ -55,6 +55,8 @@ def test_no_module_loads_torch_at_import() -> None:
     code = (
         "import importlib, pathlib, pkgutil, sys, vlm_tune\n"
         "names = [m.name for m in pkgutil.walk_packages(vlm_tune.__path__, 'vlm_tune.')]\n"
+        # Torch code through and through, which is first imported when a model runs.
+        "names = [n for n in names if not n.startswith('vlm_tune.vlm.fused.')]\n"
         "[importlib.import_module(n) for n in names if not n.endswith('__main__')]\n"
         "print([m for m in ('torch', 'transformers', 'matplotlib.pyplot', 'cv2') if m in sys.modules])"
     )

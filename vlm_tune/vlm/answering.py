@@ -10,12 +10,12 @@ import itertools
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
+from vlm_tune._threads import ahead
 from vlm_tune.errors import ImageError, ModelError
 from vlm_tune.images import EncodedImage, encode
 from vlm_tune.records import Example, Prediction
@@ -38,7 +38,6 @@ _BATCHES_AHEAD = 8
 """How many batches are encoded ahead and sorted by size together."""
 
 _Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def answers(
     mode: Mode = "score",
     batch_size: int | None = None,
     model_version: str | None = None,
+    likelihoods: dict[str, float] | None = None,
 ) -> Iterator[Prediction]:
     """Yield one prediction per example, in no particular order.
 
@@ -71,6 +71,8 @@ def answers(
         mode: How to answer.
         batch_size: Photos per batch; None chooses by device.
         model_version: Written into every prediction.
+        likelihoods: Where answers are scored, it is filled with what each example's own label gets, by the example's
+            id: the log-probability of its tokens, not normalised over the answers.
 
     Raises:
         ModelError: One photo alone is too large for the memory.
@@ -78,17 +80,17 @@ def answers(
             too many, which those of a multi-label task of more than 10 classes are.
     """
     size = batch_size or (8 if resident.device.type == "cpu" else 16)
-    question = _Question(resident, task, mode, limit=size, model_version=model_version)
+    question = _Question(resident, task, mode, limit=size, model_version=model_version, likelihoods=likelihoods)
     encoders, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
     try:
-        encoded = _ahead(encoders, question.encode, examples, depth=size * _BATCHES_AHEAD)
+        encoded = ahead(encoders, question.encode, examples, depth=size * _BATCHES_AHEAD)
         for window in _chunks(encoded, size * _BATCHES_AHEAD):
             yield from (item for item in window if isinstance(item, Prediction))
             photos = sorted((item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size)
             batches = _chunks(photos, size)
             # While generating, the tokenizer is busy in this thread and must not be changed by another.
             ready = (
-                _ahead(preparer, question.prepare, batches, depth=1)
+                ahead(preparer, question.prepare, batches, depth=1)
                 if mode == "score"
                 else map(question.prepare, batches)
             )
@@ -100,8 +102,18 @@ def answers(
         preparer.shutdown(cancel_futures=True)
 
 
-_Scored = tuple[int, list[float]]
-"""Place of the best label, and the log-probability of each class."""
+class _Scored(NamedTuple):
+    """Scores of one photo.
+
+    Attributes:
+        best: Place of the best label.
+        classes: Log-probability of each class.
+        labels: That of each label, not normalised.
+    """
+
+    best: int
+    classes: list[float]
+    labels: list[float]
 
 
 @dataclass(frozen=True)
@@ -115,12 +127,22 @@ class _Batch:
 class _Question:
     """One task put to one loaded model, a batch at a time."""
 
-    def __init__(self, resident: Resident, task: Task, mode: Mode, *, limit: int, model_version: str | None) -> None:
+    def __init__(
+        self,
+        resident: Resident,
+        task: Task,
+        mode: Mode,
+        *,
+        limit: int,
+        model_version: str | None,
+        likelihoods: dict[str, float] | None,
+    ) -> None:
         self._resident = resident
         self._task = task
         self._mode = mode
         self._limit = limit
         self._model_version = model_version
+        self._likelihoods = likelihoods
         self._prompt = prompt_text(resident.processor, task)
         self._labels = task.answers if mode == "score" else _longest(task)
         self._answers = [answer_ids(resident.processor, label) for label in self._labels]
@@ -174,9 +196,11 @@ class _Question:
         model, processor = self._resident.model, self._resident.processor
         try:
             if self._mode == "score":
-                scores = score_batch(model, inputs, self._answers).double().log_softmax(-1)
-                best = scores.argmax(-1).tolist()
-                return list(zip(best, class_scores(self._task, self._labels, scores).tolist(), strict=True))
+                found = score_batch(model, inputs, self._answers).double()
+                scores = found.log_softmax(-1)
+                classes = class_scores(self._task, self._labels, scores)
+                columns = scores.argmax(-1).tolist(), classes.tolist(), found.tolist()
+                return [_Scored(*row) for row in zip(*columns, strict=True)]
             room = room_for_answer(self._answers)
             return generate_batch(model, processor, inputs, max_new_tokens=room)
         except torch.OutOfMemoryError:
@@ -188,9 +212,11 @@ class _Question:
     def _prediction(self, example: Example, result: _Scored | str, latency_s: float) -> Prediction:
         if isinstance(result, str):
             label, scores, raw = self._task.parse(result), None, result
-        elif all(map(math.isfinite, result[1])):
-            scores = dict(zip(self._task.classes, result[1], strict=True))
-            label = raw = self._labels[result[0]]
+        elif all(map(math.isfinite, result.classes)):
+            scores = dict(zip(self._task.classes, result.classes, strict=True))
+            label = raw = self._labels[result.best]
+            if self._likelihoods is not None and example.label in self._labels:
+                self._likelihoods[example.id] = result.labels[self._labels.index(example.label)]
         else:
             return _failed(example, "the model's scores are not finite numbers; try dtype bfloat16 or float32")
         return Prediction(
@@ -211,19 +237,6 @@ def _longest(task: Task) -> Sequence[str]:
 
 def _failed(example: Example, error: str) -> Prediction:
     return Prediction(example_id=example.id, outcome="failed", error=error)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item], *, depth: int
-) -> Iterator[_Result]:
-    """Map in order, with up to `depth` items worked on ahead of the one that is used."""
-    pending: deque[Future[_Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) > depth:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from vlm_tune.images import decode
 
 if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
     from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["prepare", "to_model"]
+__all__ = ["image_tensors", "prepare", "to_model", "to_tensor"]
+
+_SHAPES = {"image_grid_thw", "spatial_shapes"}
+"""Read by Python code, which would make a GPU wait."""
 
 
 def prepare(
@@ -20,8 +25,9 @@ def prepare(
     texts: Sequence[str],
     *,
     padding_side: Literal["left", "right"] = "left",
+    device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """Return the model's inputs for a batch of photos with one prompt each, as CPU tensors.
+    """Return the model's inputs for a batch of photos with one prompt each.
 
     Args:
         processor: The model's own processor.
@@ -29,9 +35,10 @@ def prepare(
         texts: Rendered prompts, each with one placeholder for its photo.
         padding_side: Where shorter rows are filled up. Left keeps the ends of all prompts in one column,
             where the answers begin.
+        device: Where photos are resized and cut into patches, and where their patches stay.
 
     Returns:
-        `input_ids` and `attention_mask` of shape (len(texts), longest), and whatever pixel tensors the
+        `input_ids` and `attention_mask` of shape (len(texts), longest) on the CPU, and whatever pixel tensors the
         architecture has.
 
     Raises:
@@ -47,8 +54,37 @@ def prepare(
         # Some chat templates already write the first token; a second one would change the question.
         add_special_tokens=not (start and texts[0].startswith(start)),
         return_tensors="pt",
+        device=str(device),
     )
     return _without_empty_patches(dict(inputs))
+
+
+def to_tensor(image: Image) -> Tensor:
+    """Return a decoded photo as bytes of shape (3, height, width)."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def image_tensors(
+    processor: ProcessorMixin, images: Sequence[Tensor], *, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Return the pixel tensors of a batch of decoded photos, the same as `prepare` makes of them.
+
+    Args:
+        processor: The model's own processor.
+        images: Decoded photos; see `to_tensor`.
+        device: Where they are resized and cut into patches; grids and shapes stay on the CPU.
+
+    Raises:
+        ValueError: The processor refuses a photo.
+    """
+    made = processor.image_processor([[image] for image in images], return_tensors="pt", device=str(device))
+    tensors = {name: value for name, value in made.items() if hasattr(value, "nbytes")}
+    for name in _SHAPES.intersection(tensors):
+        tensors[name] = tensors[name].cpu()
+    return _without_empty_patches(tensors)
 
 
 def to_model(inputs: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ probability of a class is the sum of those of the answers that name it (`class_s
 from __future__ import annotations
 
 import copy
-import inspect
 import itertools
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from weakref import WeakKeyDictionary
 from vlm_tune._console import notice
 from vlm_tune.task import Task
 from vlm_tune.vlm.pixels import prepare, to_model
+from vlm_tune.vlm.positions import token_positions
 from vlm_tune.vlm.prompts import answer_ids, prompt_text
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def score_batch(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Sequ
         inputs = to_model(inputs, model)
         if not _can_continue(model, answers):
             return torch.stack([_full_forward(model, inputs, answer) for answer in answers], dim=1).cpu()
-        positions = _positions(model, inputs)
+        positions = token_positions(model, inputs)
         read = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
         scores = torch.empty(len(inputs["input_ids"]), len(answers), device=inputs["input_ids"].device)
         for paths, places in _passes(answers):
@@ -240,17 +240,6 @@ def _full_forward(model: PreTrainedModel, inputs: dict[str, Tensor], answer: Seq
 def _log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
     # In float32 whatever the model's type: differences between labels are small against the logits' rounding.
     return logits.float().log_softmax(-1).gather(-1, tokens)
-
-
-def _positions(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
-    """Return each token's position, padding not counted: (rows, length), or (3, rows, length) for M-RoPE."""
-    mask = inputs["attention_mask"]
-    multimodal = next((module for module in model.modules() if "get_rope_index" in dir(type(module))), None)
-    if multimodal is None:
-        return (mask.cumsum(-1) - 1).clamp(min=0)
-    accepted = inspect.signature(multimodal.get_rope_index).parameters
-    positions: Tensor = multimodal.get_rope_index(**{k: v for k, v in inputs.items() if k in accepted})[0]
-    return positions
 
 
 def _next_position(positions: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""This library's own forward passes, for the architectures it knows: packed, fused, and equal to the stock ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from vlm_tune.vlm.fused.packing import Packed
+    from vlm_tune.vlm.fused.recompute import Recompute
+
+__all__ = ["Fused", "fused", "warm_up"]
+
+_MODEL_TYPES = ("qwen3_vl", "lfm2_vl")
+
+
+class Fused(Protocol):
+    """A forward pass in two halves, so that what the images say can be kept."""
+
+    def see(self, pixels: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return what the images say: tensors of shape (image tokens, hidden size).
+
+        Args:
+            pixels: The image tensors of the model's processor; grids and shapes on the CPU, the rest on the device.
+        """
+
+    def answer_logits(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
+        """Return the logits of the rows that are wanted, of shape (rows, vocabulary).
+
+        Args:
+            packed: The sequences.
+            features: What `see` returned for their images, in the same order.
+        """
+
+
+def warm_up(config: PreTrainedConfig, dtype: str, device: str) -> None:
+    """Get kernels and libraries ready in the background, where the fused forward pass will run on a GPU.
+
+    Args:
+        config: The model's configuration.
+        dtype: The type of its weights.
+        device: Where it will be.
+    """
+    if device.startswith("cuda") and dtype != "float32" and config.model_type in _MODEL_TYPES:
+        import torch
+
+        from vlm_tune.vlm.fused import ahead
+
+        ahead.warm_up(config, getattr(torch, dtype), torch.device(device))
+
+
+def fused(model: PreTrainedModel, recompute: Recompute) -> Fused | None:
+    """Return the fused forward pass of a model; None where there is none for its architecture.
+
+    Args:
+        model: The bare model; PEFT's layers may be in it.
+        recompute: Which layers are computed again in the backward pass.
+    """
+    if getattr(model, "is_quantized", False):
+        return None
+    name = type(model).__name__
+    if name == "Qwen3VLForConditionalGeneration":
+        from vlm_tune.vlm.fused.qwen3_vl import Qwen3VL
+
+        return Qwen3VL(model, recompute)
+    if name == "Lfm2VlForConditionalGeneration":
+        from vlm_tune.vlm.fused.lfm2_vl import Lfm2VL
+
+        return Lfm2VL(model, recompute)
+    return None
