@@ -58,7 +58,7 @@ def test_several_classes_are_trained_as_the_answer_that_names_them(tiny_vlm: Pat
 
 def test_only_the_answer_has_labels_and_padding_is_right_and_masked(tiny_vlm: Path, mixed: Dataset) -> None:
     batches = batches_of(tiny_vlm, mixed)
-    batch = batches.collate([{"index": index} for index in range(len(mixed))])
+    batch = batches.collate(range(len(mixed)))
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     for row in range(len(mixed)):
         length = len(batches[row].tokens["input_ids"])
@@ -75,7 +75,7 @@ def test_a_batch_is_its_examples_whatever_else_is_in_it(tiny_vlm: Path, mixed: D
     prompt = prompts.prompt_text(batches.processor, mixed.task)
     encoded = [images.encode(example.image, max_pixels=mixed.task.max_pixels).data for example in mixed]
     together = pixels.prepare(batches.processor, encoded, [prompt] * len(mixed), padding_side="right")
-    stacked = batches.collate([{"index": index} for index in range(len(mixed))])
+    stacked = batches.collate(range(len(mixed)))
     for name, tensor in together.items():
         if tensor.shape != together["input_ids"].shape:
             assert torch.equal(stacked[name], tensor), name

@@ -40,7 +40,7 @@ def test_a_bad_value_is_refused_by_name(field: str, value: object) -> None:
     [
         (319, {"batch_size": 4, "epochs": 3}, 240),
         (10, {"batch_size": 4, "epochs": 1}, 3),
-        (10, {"batch_size": 4, "gradient_accumulation": 2, "epochs": 1}, 2),
+        (10, {"batch_size": 4, "micro_batch_size": 2, "epochs": 1}, 3),
         (10, {"batch_size": 4, "epochs": 0.5}, 2),
         (1, {"batch_size": 4, "epochs": 0.1}, 1),
     ],

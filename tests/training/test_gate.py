@@ -29,6 +29,16 @@ def test_ten_examples_are_learnt_by_heart_and_the_base_is_not(bold_vlm: Path, co
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_a_loss_that_is_smoothed_and_weighted_does_not_keep_the_gate_shut(
+    bold_qwen3_vl: Path, colours: Dataset
+) -> None:
+    settings = {"label_smoothing": 0.3, "class_weights": {"red": 20.0}, "sampling": "balanced", "patience": 1}
+    config = CONFIG.model_copy(update={**settings, "keep": "best", "report_to": ("wandb",)})
+    report = LoRATrainer(VLM(bold_qwen3_vl), config).overfit(colours)
+    report.raise_if_failed()
+    assert report.num_steps < 100
+
+
 def test_ten_lists_of_classes_are_learnt_by_heart(bold_qwen3_vl: Path, mixtures: Dataset) -> None:
     few = Dataset([one for one in mixtures if "blue" not in one.label], task=mixtures.task)
     report = LoRATrainer(VLM(bold_qwen3_vl), CONFIG).overfit(few)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlm_tune import images
+from vlm_tune import _processes, images
 from vlm_tune.records import Example
 from vlm_tune.task import Task
 from vlm_tune.vlm import pixels, prompts
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import ProcessorMixin
 
-__all__ = ["IGNORED", "Batches", "EncodedExample", "memory_bytes"]
+__all__ = ["IGNORED", "Batches", "EncodedExample", "concatenate", "memory_bytes"]
 
 IGNORED = -100
 """The label that the loss skips."""
@@ -55,15 +55,22 @@ class Batches:
         processor: The model's processor.
         task: The question.
         dtype: The model's floating-point type; pixels are kept in it, as the model would cast them anyway.
+        device: Where photos are resized and cut into patches.
     """
 
     def __init__(
-        self, examples: Sequence[Example], *, processor: ProcessorMixin, task: Task, dtype: torch.dtype
+        self,
+        examples: Sequence[Example],
+        *,
+        processor: ProcessorMixin,
+        task: Task,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.examples = tuple(examples)
         self.task = task
         self.processor = processor
-        self._dtype = dtype
+        self._dtype, self._device = dtype, device
         self._prompt = prompts.prompt_text(processor, task)
         self._answers = {
             label: prompts.answer_ids(processor, label) for label in dict.fromkeys(one.label for one in self.examples)
@@ -96,18 +103,18 @@ class Batches:
         """Return the token ids trained for an example's label: the label string and the end of turn."""
         return self._answers[label]
 
-    def collate(self, rows: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
+    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return one batch, padded on the right.
 
         Args:
-            rows: Mappings whose `index` points at an example.
+            indices: Which examples.
 
         Returns:
             The model's inputs: `input_ids`, `attention_mask` and `labels` of shape (B, S), `labels` being
             -100 everywhere but on the answer and its end of turn; and whatever the processor makes of the
             images.
         """
-        return self.stack([self[row["index"]] for row in rows])
+        return self.stack([self[index] for index in indices])
 
     def stack(self, encoded: Sequence[EncodedExample]) -> dict[str, torch.Tensor]:
         """Return encoded examples as one batch; see `collate`."""
@@ -128,14 +135,14 @@ class Batches:
             labels[row, trained] = batch["input_ids"][row, trained]
         batch["labels"] = labels
         for name in encoded[0].pixels:
-            batch[name] = _concatenate([one.pixels[name] for one in encoded])
+            batch[name] = concatenate([one.pixels[name] for one in encoded])
         return batch
 
     def _encode(self, example: Example) -> EncodedExample:
         import torch
 
         image = images.encode(example.image, max_pixels=self.task.max_pixels)
-        inputs = pixels.prepare(self.processor, [image.data], [self._prompt])
+        inputs = pixels.prepare(self.processor, [image.data], [self._prompt], device=self._device)
         answer = self._answers[example.label]
         tokens, rest = {}, {}
         for name, tensor in inputs.items():
@@ -144,7 +151,7 @@ class Batches:
                 behind = answer if name == "input_ids" else [int(name == "attention_mask")] * len(answer)
                 tokens[name] = torch.cat([tensor[0], torch.tensor(behind, dtype=tensor.dtype)])
             else:
-                rest[name] = tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+                rest[name] = tensor.to("cpu", self._dtype if tensor.is_floating_point() else tensor.dtype)
         return EncodedExample(tokens=tokens, pixels=rest, num_trained=len(answer))
 
     def _fits(self, encoded: EncodedExample) -> bool:
@@ -153,8 +160,8 @@ class Batches:
         return self._keep
 
 
-def _concatenate(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    # Some processors pad the patches of each image to its own size only.
+def concatenate(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return image tensors as one, filled up where a processor has padded each image to its own size only."""
     import torch
 
     longest = max(tensor.shape[1] for tensor in tensors) if tensors[0].ndim > 1 else 0
@@ -168,9 +175,9 @@ def _concatenate(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def memory_bytes() -> int:
-    """Return the main memory of this machine."""
+    """Return the main memory of this machine, and this process's part of it where several train there."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _processes.local_world_size()
     except (AttributeError, ValueError, OSError):
         # Systems without sysconf: assume a small machine.
         return 8 * 2**30

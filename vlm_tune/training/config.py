@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -45,21 +46,32 @@ class TrainConfig(Record):
     r: PositiveInt = 64
     """Rank of the update of each adapted weight."""
     lora_alpha: PositiveFloat = 16.0
-    """Scale of the update: it is multiplied by `lora_alpha / r`."""
+    """Scale of the update: it is multiplied by `lora_alpha / r`, or by `lora_alpha / sqrt(r)` with `use_rslora`."""
+    use_rslora: bool = False
+    """Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732)."""
+    use_dora: bool = False
+    """Adapt direction and magnitude apart (DoRA, Liu et al. 2024, arXiv 2402.09353); slower."""
     lora_dropout: Fraction = 0.0
     """Share of the adapters' inputs that is dropped while training; above 0 it costs memory and time."""
-    learning_rate: PositiveFloat = 2e-4
-    """Largest learning rate of AdamW, reached after the warm-up."""
-    batch_size: PositiveInt = 4
-    """Examples per forward and backward pass."""
-    gradient_accumulation: PositiveInt = 1
-    """Passes whose gradients are added up before one optimizer step."""
-    epochs: PositiveFloat = 3.0
-    """Passes over the training examples; may be fractional."""
     regions: tuple[Region, ...] = ("vision", "projector", "language")
     """Parts of the model that get adapters."""
     kinds: tuple[Kind, ...] = ("attention",)
     """Kinds of layer that get adapters; the projector's linears count as its attention."""
+    modules_to_save: tuple[str, ...] = ()
+    """Modules trained in full beside the adapters, by the ends of their names, e.g. `multi_modal_projector`."""
+    learning_rate: PositiveFloat = 2e-4
+    """Largest learning rate of AdamW, reached after the warm-up."""
+    region_learning_rates: Mapping[Region, PositiveFloat] = Field(default_factory=dict)
+    """Other learning rates for some of the regions; they follow the same schedule."""
+    batch_size: PositiveInt = 4
+    """Examples per optimizer step, over all GPUs."""
+    micro_batch_size: PositiveInt | None = None
+    """Examples per forward and backward pass on one GPU; None takes the most that fit into its memory."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: slower, several times less memory. None recomputes in as many
+    layers as memory asks for, usually none."""
+    epochs: PositiveFloat = 3.0
+    """Passes over the training examples; may be fractional."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps over which the learning rate rises from 0."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
@@ -68,10 +80,22 @@ class TrainConfig(Record):
     """Decoupled weight decay of the adapters."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients with a larger norm are scaled down to it."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about a third slower, several times less memory."""
+    label_smoothing: Fraction = 0.0
+    """Share of every answer token's probability that is spread over the whole vocabulary."""
+    class_weights: Literal["balanced"] | Mapping[str, PositiveFloat] | None = None
+    """Weights of the examples' losses by label; `balanced` weighs each label by 1 over its count."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """`balanced` draws every label equally often, the photos of rare labels several times an epoch."""
+    keep: Literal["last", "best"] = "last"
+    """Which state becomes the adapter: the last one, or the one most accurate on the validation examples."""
+    patience: PositiveInt | None = None
+    """Stop after so many epochs without better accuracy on the validation examples."""
+    fast: bool = True
+    """Use this library's own forward pass where it knows the architecture; False takes the stock one."""
     save_every: PositiveInt | None = None
-    """Optimizer steps between two checkpoints; None saves one at the end of every epoch."""
+    """Optimizer steps between two checkpoints; None saves one at the end of an epoch, at most one a minute."""
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Trackers that get losses, learning rates and accuracies as they come; each needs its own package."""
     seed: NonNegativeInt = 0
     """Decides the order of the examples, the adapters' first values and dropout."""
 
@@ -94,21 +118,35 @@ class TrainConfig(Record):
             raise ValueError("names an entry twice")
         return value
 
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        stray = [region for region in self.region_learning_rates if region not in self.regions]
+        if stray:
+            raise TrainingError(
+                f"TrainConfig.region_learning_rates names {', '.join(stray)}, which are not in "
+                f"regions={list(self.regions)}"
+            )
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise TrainingError(
+                f"TrainConfig.micro_batch_size is {self.micro_batch_size}, more than batch_size={self.batch_size}"
+            )
+        return self
+
     @property
     def scale(self) -> float:
-        """What B A is multiplied by: `lora_alpha / r`."""
-        return self.lora_alpha / self.r
+        """What B A is multiplied by: `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with whatever changes the trained adapter."""
-        # How often a checkpoint is written does not change what is trained.
-        return hashlib.sha256(self.model_dump_json(exclude={"save_every"}).encode()).hexdigest()[:16]
+        # How often a checkpoint is written, and who is told, does not change what is trained.
+        written = self.model_dump_json(exclude={"save_every", "report_to"})
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
 
     def steps_per_epoch(self, num_examples: int) -> int:
         """Return the optimizer steps of one pass; an incomplete last batch counts as one."""
-        batches = math.ceil(num_examples / self.batch_size)
-        return max(1, math.ceil(batches / self.gradient_accumulation))
+        return math.ceil(num_examples / self.batch_size)
 
     def num_steps(self, num_examples: int) -> int:
         """Return the optimizer steps of the whole training."""

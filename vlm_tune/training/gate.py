@@ -22,19 +22,33 @@ from vlm_tune.training.probe import score_photos
 from vlm_tune.vlm.prompts import answer_ids
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from vlm_tune.images import EncodedImage
     from vlm_tune.vlm import Resident
 
 __all__ = ["balanced", "choose", "overfit"]
 
 _LEARNT = 0.01
-"""Training stops once the loss of every batch of one pass is below this (nats per token)."""
+"""Training stops once the loss of every batch is below this (nats per token), two passes long: the last steps of
+one pass can undo what its first ones have shown."""
 
 _ABOUT_ZERO = 0.05
 """Largest loss, through the scoring of evaluation, that counts as learnt by heart: p = 0.95 a token."""
 
 _BETTER_THAN_CHANCE = 0.05
 """Level of the exact one-sided binomial test on the blanks."""
+
+_PLAIN: dict[str, object] = {
+    "lr_scheduler": "constant",
+    "label_smoothing": 0.0,
+    "class_weights": None,
+    "sampling": "shuffled",
+    "keep": "last",
+    "patience": None,
+    "report_to": (),
+}
+"""What the gate changes in the configuration: a smoothed or weighted loss cannot reach 0."""
 
 _HINTS = {
     "loss": "raise the learning rate or max_steps, adapt more regions, and look for photos that are nearly "
@@ -72,7 +86,13 @@ def balanced(examples: Sequence[Example], n: int, *, seed: int) -> list[Example]
 
 
 def overfit(
-    resident: Resident, config: TrainConfig, examples: Sequence[Example], task: Task, *, max_steps: int
+    resident: Resident,
+    config: TrainConfig,
+    examples: Sequence[Example],
+    task: Task,
+    *,
+    max_steps: int,
+    skeleton: PreTrainedModel,
 ) -> OverfitReport:
     """Train a throw-away adapter on a few examples, and look at what it answers.
 
@@ -86,10 +106,11 @@ def overfit(
         examples: A handful, of at least two classes; see `balanced`.
         task: The question.
         max_steps: Most optimizer steps.
+        skeleton: The base model without weights, from which memory is planned.
     """
-    batches = Batches(examples, processor=resident.processor, task=task, dtype=resident.dtype)
+    batches = Batches(examples, processor=resident.processor, task=task, dtype=resident.dtype, device=resident.device)
     audit_tokens(batches, resident.model.config, batch_size=config.batch_size)
-    constant = config.model_copy(update={"lr_scheduler": "constant", "gradient_accumulation": 1})
+    constant = config.model_copy(update=_PLAIN)
     one_pass = constant.steps_per_epoch(len(examples))
     targets = resident.family.target_modules(config.regions, config.kinds)
     with resident.adapted(fresh(constant, targets)) as wrapped:
@@ -97,11 +118,11 @@ def overfit(
             resident=resident,
             wrapped=wrapped,
             batches=batches,
-            num_train=len(examples),
             config=constant,
             title=f"Overfitting {len(examples)} examples",
             max_steps=max_steps,
-            enough=lambda losses: len(losses) >= one_pass and max(losses[-one_pass:]) < _LEARNT,
+            skeleton=skeleton,
+            enough=lambda losses: len(losses) >= 2 * one_pass and max(losses[-2 * one_pass :]) < _LEARNT,
         )
         history = train(job)
         found = _answers(resident, examples, task)

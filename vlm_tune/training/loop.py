@@ -1,34 +1,46 @@
-"""The training loop: TRL's `SFTTrainer` on stock transformers, quiet, watched and resumable."""
+"""The training loop: TRL's `SFTTrainer` around this library's batches and forward pass, watched and resumable."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_tune import _console, _files
-from vlm_tune.errors import TrainingError
+from vlm_tune import _console, _processes
+from vlm_tune.errors import StoppedError, TrainingError
+from vlm_tune.training import checkpoints
 from vlm_tune.training.attach import undisturbed
 from vlm_tune.training.batches import Batches
-from vlm_tune.training.checks import GradientLiveness
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.failures import explained
+from vlm_tune.training.distributed import without_copies
+from vlm_tune.training.failures import explained, storing
+from vlm_tune.training.fast import Fast
+from vlm_tune.training.fitting import fit_to_memory
+from vlm_tune.training.optimizer import parameter_groups
+from vlm_tune.training.sampling import epoch_order, example_weights
+from vlm_tune.training.selection import Selection, Validation
+from vlm_tune.training.sft import Forward, Loss, make_trainer
+from vlm_tune.training.signals import listening
+from vlm_tune.training.steps import Row, Steps
+from vlm_tune.training.stock import Stock
+from vlm_tune.training.trackers import tracked
+from vlm_tune.training.watch import History, Watch, callback
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import TrainerCallback
+    from transformers import PreTrainedModel
     from trl import SFTConfig, SFTTrainer
 
     from vlm_tune.vlm import Resident
 
 __all__ = ["History", "Job", "train"]
 
-_MARK = "vlm_tune.json"
-"""Written last into a checkpoint: without it the checkpoint was cut off."""
+_AGREE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
+"""Largest difference between fast and stock logits, over the stock logits' norm, that rounding explains."""
 
 
 @dataclass(frozen=True)
@@ -38,157 +50,190 @@ class Job:
     Attributes:
         resident: The loaded model.
         wrapped: The same with fresh adapters.
-        batches: The examples, those for training first; the loss on the others is computed after every epoch.
-        num_train: How many of them are for training.
+        batches: The training examples.
         config: How.
         title: Words in front of the progress bar.
         max_steps: Stop after so many optimizer steps; None trains all epochs.
         enough: Called with all losses so far after every step; training stops when it returns True.
         checkpoints: Folder for checkpoints of this very run; None writes none.
+        skeleton: The bare model without weights, from which memory is planned; None plans nothing.
+        validation: What is asked after every epoch; None asks nothing.
+        logs: Folder for TensorBoard's files.
     """
 
     resident: Resident
     wrapped: PeftModel
     batches: Batches
-    num_train: int
     config: TrainConfig
     title: str
     max_steps: int | None = None
     enough: Callable[[Sequence[float]], bool] | None = None
     checkpoints: Path | None = None
+    skeleton: PreTrainedModel | None = None
+    validation: Validation | None = None
+    logs: Path | None = None
 
     @property
     def num_steps(self) -> int:
         """Optimizer steps, unless `enough` ends it earlier."""
-        return self.max_steps or self.config.num_steps(self.num_train)
-
-
-@dataclass
-class History:
-    """What happened, by optimizer step.
-
-    Attributes:
-        losses: Training loss of every step, in nats per trained token.
-        learning_rates: Learning rate of every step.
-        validation: Step and validation loss, after every epoch.
-        seconds: Time spent training, interrupted runs before included.
-        resumed_from: Step this run went on from; 0 for an unbroken run.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    learning_rates: list[float] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    resumed_from: int = 0
+        return self.max_steps or self.config.num_steps(len(self.batches))
 
 
 def train(job: Job) -> History:
-    """Train the adapters in place; goes on from the newest complete checkpoint in `job.checkpoints`.
+    """Train the adapters in place; goes on from the newest whole checkpoint in `job.checkpoints`.
 
     A run that was killed and went on ends with the same adapter as an unbroken one: the order of the examples
     depends on seed and epoch only, and optimizer, schedule and random states are in the checkpoint.
 
     Raises:
         TrainingError: The loss is not finite, or memory ran out; the message proposes settings that fit.
+        StoppedError: The process was asked to end; a checkpoint is written.
         AdapterError: An adapter gets no gradient.
+        ImageError: A photo cannot be read.
         StorageError: A checkpoint cannot be written.
     """
-    newest = _newest(job.checkpoints) if job.checkpoints else None
+    _processes.join()
+    found = _processes.by_one(checkpoints.newest)(job.checkpoints) if job.checkpoints else None
+    history = History(**found[1]) if found else History()
+    history.resumed_from = len(history.losses)
     with tempfile.TemporaryDirectory(prefix="vlm-tune-") as scratch, undisturbed(job.resident.model):
-        watch = _Watch(job, newest)
         folder, device = job.checkpoints or Path(scratch), str(job.resident.device)
-        with _console.progress(job.title, total=job.num_steps) as bar, explained(job.config, device, folder):
-            watch.bar = bar
-            bar.advance(watch.history.resumed_from)
-            trainer = _trainer(job, folder, watch)
-            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-        watch.history.seconds += time.perf_counter() - watch.started
-        _read_log(trainer.state.log_history, watch.history)
-        trainer.accelerator.free_memory()
-        return watch.history
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with explained(job.config, device):
+            return _run(job, folder, history, found[0] if found else None)
 
 
-def _newest(folder: Path) -> Path | None:
-    complete = []
-    for path in sorted(folder.glob("checkpoint-*")):
-        if (path / _MARK).exists():
-            complete.append(path)
-        else:
-            # Killed in the middle of writing.
-            shutil.rmtree(path, ignore_errors=True)
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-class _Watch:
-    """Looks at gradients, losses and checkpoints as they come; `_callback` connects it to the trainer."""
-
-    def __init__(self, job: Job, resumed: Path | None) -> None:
-        self.job = job
-        self.history = History()
-        if resumed is not None:
-            self.history.seconds = float(_files.read_json(resumed / _MARK)["seconds"])
-            self.history.resumed_from = int(resumed.name.rpartition("-")[2])
-        self.bar: _console.Bar | None = None
-        self.started = time.perf_counter()
-        self._liveness = GradientLiveness(job.resident.family)
-        self._losses: list[float] = []
-
-    def before_step(self, step: int) -> None:
-        self._liveness.check(self.job.wrapped.named_parameters(), last=step + 1 >= self.job.num_steps)
-
-    def logged(self, step: int, loss: float) -> bool:
-        if not abs(loss) < float("inf"):
-            raise TrainingError(
-                f"the loss is {loss} at step {step}: lower the learning rate (now "
-                f"{self.job.config.learning_rate:g}), or train in bfloat16 instead of float16"
-            )
-        self._losses.append(loss)
-        if self.bar is not None:
-            self.bar.advance()
-            self.bar.note(f"loss {loss:.4f}")
-        return self.job.enough is not None and self.job.enough(self._losses)
-
-    def saved(self, folder: Path) -> None:
-        seconds = self.history.seconds + time.perf_counter() - self.started
-        _files.write_json(folder / _MARK, {"seconds": seconds})
-
-
-def _trainer(job: Job, folder: Path, watch: _Watch) -> SFTTrainer:
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import SFTTrainer
-
-    class QuietTrainer(SFTTrainer):  # type: ignore[misc]
-        """SFTTrainer without side effects: no ping to a server, no model card, no counting of parameters."""
-
-        def _send_telemetry(self) -> None:
-            pass
-
-        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            pass
-
-        def floating_point_ops(self, inputs: Any) -> int:
-            return 0
-
-    def rows(start: int, end: int) -> Dataset:
-        return Dataset.from_dict({"index": list(range(start, end))})
-
-    total = len(job.batches)
-    trainer = QuietTrainer(
-        model=job.wrapped,
-        args=_arguments(job, folder),
-        data_collator=job.batches.collate,
-        train_dataset=rows(0, job.num_train),
-        eval_dataset=rows(job.num_train, total) if total > job.num_train else None,
-        processing_class=job.batches.processor,
-        callbacks=[_callback(watch)],
+def _run(job: Job, folder: Path, history: History, resume: Path | None) -> History:
+    config, examples = job.config, job.batches.examples
+    labels = [example.label for example in examples]
+    steps = Steps(
+        lambda epoch: epoch_order(labels, sampling=config.sampling, seed=config.seed, epoch=epoch),
+        example_weights(labels, config.class_weights),
+        batch_size=config.batch_size,
+        rank=_processes.rank(),
+        world_size=_processes.world_size(),
+        even=job.resident.sharded,
     )
-    # It prints to stdout, and comes in whenever tqdm is off.
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    forward, micro_batch_size = _forward(job)
+    loss = Loss(
+        forward,
+        config,
+        num_tokens=[len(job.batches.answer(label)) for label in labels],
+        micro_batch_size=min(_processes.gathered(micro_batch_size)),
+        in_step=job.resident.sharded,
+    )
+    selection = _selection(job, folder, history, resume)
+    watch = Watch(job, steps, history, selection=selection)
+    trainer = make_trainer(
+        without_copies(job.wrapped),
+        _arguments(job, folder, forward),
+        processor=job.batches.processor,
+        steps=steps,
+        loss=loss,
+        groups=lambda: parameter_groups(job.wrapped, job.resident.family, config),
+        callback=callback(watch, loss),
+        saving=watch.saving,
+    )
+    watch.log = trainer.log if config.report_to else None
+    with (
+        _console.progress(job.title, total=job.num_steps) as bar,
+        _installed(forward, job.resident.model),
+        tracked(trainer, config.report_to, job.logs),
+    ):
+        watch.bar = bar
+        bar.advance(history.resumed_from)
+        _train(trainer, job, watch, resume)
+    if selection is not None and config.keep == "best":
+        selection.restore()
+    history.seconds = watch.seconds
+    trainer.accelerator.free_memory()
+    return history
 
 
-def _arguments(job: Job, folder: Path) -> SFTConfig:
+def _train(trainer: SFTTrainer, job: Job, watch: Watch, resume: Path | None) -> None:
+    """Train what is left to train."""
+    if resume and (watch.history.resumed_from >= job.num_steps or watch.exhausted):
+        # In an epoch that ends early transformers would train one step more.
+        trainer._load_from_checkpoint(str(resume))
+        return
+    with listening() if job.checkpoints else nullcontext(watch.ending) as watch.ending:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        watch.finish()
+        if job.checkpoints and any(_processes.gathered(watch.stopping or watch.ending.asked)):
+            done = len(watch.history.losses)
+            if watch.saved < done:
+                # It was heard of only behind the last step.
+                trainer._save_checkpoint(trainer.model, None)
+            raise StoppedError(step=done, num_steps=job.num_steps, checkpoints=job.checkpoints)
+
+
+def _selection(job: Job, folder: Path, history: History, resume: Path | None) -> Selection | None:
+    if job.validation is None:
+        return None
+    selection = Selection(
+        job.validation,
+        job.config,
+        resident=job.resident,
+        wrapped=job.wrapped,
+        task=job.batches.task,
+        folder=folder,
+        seen=history.validation,
+    )
+    _processes.by_one(selection.take_from)(resume)
+    return selection
+
+
+def _forward(job: Job) -> tuple[Forward, int]:
+    """Return the fast way through the model if it agrees with the stock one, and the examples of one pass."""
+    from vlm_tune.vlm.fused import fused
+    from vlm_tune.vlm.fused.recompute import Recompute
+
+    config, stock, recompute = job.config, Stock(job.resident, job.batches), Recompute()
+    plain = not (config.lora_dropout or config.use_dora or config.modules_to_save)
+    plain = plain and not job.resident.sharded
+    way = fused(job.resident.model, recompute) if config.fast and plain else None
+    if way is not None:
+        layout, room = fit_to_memory(job, fused=True)
+        recompute.share = layout.checkpointed
+        fast = Fast(job.resident, job.batches, way, sees_once=set(config.regions) == {"language"}, room=room)
+        fast.read(range(len(job.batches)))
+        with _installed(fast, job.resident.model):
+            difference = fast.difference(stock, job.wrapped, [Row(0, 1.0)])
+        if difference <= _AGREE[str(job.resident.dtype).removeprefix("torch.")]:
+            return fast, layout.micro_batch_size
+        _console.notice(
+            f"The fast forward pass differs from the stock one by {100 * difference:.2g} % on this model; using the "
+            "stock one (slower). Please report it with the output of vlm_tune.show_versions()."
+        )
+    layout, _ = fit_to_memory(job, fused=False)
+    stock.recomputes = layout.checkpointed > 0
+    return stock, layout.micro_batch_size
+
+
+@contextmanager
+def _installed(forward: Forward, model: Any) -> Iterator[None]:
+    """Let the model's `forward` be the fast one for packed batches, and what it was for all others."""
+    if not isinstance(forward, Fast):
+        yield
+        return
+    had, before = "forward" in vars(model), model.forward
+
+    @wraps(before)  # Generation looks at what it takes.
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return forward.forward(**kwargs) if "packed" in kwargs else before(*args, **kwargs)
+
+    model.forward = either
+    try:
+        yield
+    finally:
+        if had:
+            model.forward = before
+        else:
+            del model.forward
+
+
+def _arguments(job: Job, folder: Path, forward: Forward) -> SFTConfig:
     import torch
     from trl import SFTConfig
 
@@ -201,10 +246,9 @@ def _arguments(job: Job, folder: Path) -> SFTConfig:
     arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        num_train_epochs=config.epochs,
-        max_steps=job.max_steps or -1,
+        # A step comes as one batch; `sft.Loss` divides it.
+        gradient_accumulation_steps=1,
+        max_steps=job.num_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type="constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler,
         warmup_steps=round(config.warmup_ratio * job.num_steps),
@@ -216,22 +260,19 @@ def _arguments(job: Job, folder: Path) -> SFTConfig:
         fp16=resident.dtype == torch.float16 and not cpu,
         save_strategy=saving,
         save_steps=config.save_every or 1,
-        # Two, so that one is complete while the other is written.
-        save_total_limit=2,
-        eval_strategy="epoch" if len(job.batches) > job.num_train else "no",
-        prediction_loss_only=True,
-        logging_steps=1,
+        logging_strategy="steps" if config.report_to else "no",
+        logging_steps=10,
+        logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to="none",
+        # TensorBoard's comes from `tracked`, which knows where its files belong.
+        report_to=[name for name in config.report_to if name != "tensorboard"] or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_num_workers=0 if cpu or job.batches.kept_in_memory else 4,
-        dataloader_pin_memory=resident.device.type == "cuda",
         **{
-            checkpointing: config.gradient_checkpointing,
+            checkpointing: isinstance(forward, Stock) and forward.recomputes,
             # With reentrant checkpointing no gradient reaches the vision blocks, without a word.
             f"{checkpointing}_kwargs": {"use_reentrant": False},
         },
@@ -245,29 +286,3 @@ def _arguments(job: Job, folder: Path) -> SFTConfig:
         # Several cards are visible; the model is on one, and TRL refuses to spread it.
         arguments._n_gpu = 1
     return arguments
-
-
-def _callback(watch: _Watch) -> TrainerCallback:
-    from transformers import TrainerCallback
-
-    class Bridge(TrainerCallback):  # type: ignore[misc]
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            watch.before_step(state.global_step)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-            if "loss" in logs and watch.logged(state.global_step, logs["loss"]):
-                control.should_training_stop = True
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            watch.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-    return Bridge()
-
-
-def _read_log(log: Sequence[dict[str, float]], history: History) -> None:
-    for entry in log:
-        if "loss" in entry:
-            history.losses.append(entry["loss"])
-            history.learning_rates.append(entry["learning_rate"])
-        elif "eval_loss" in entry:
-            history.validation.append((int(entry["step"]), entry["eval_loss"]))

@@ -1,0 +1,50 @@
+"""A second stream of a GPU: what waits for its own work there does not wait for the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Beside"]
+
+
+class Beside:
+    """Runs a block's GPU work beside that of the current stream; on a processor there is nothing to do.
+
+    Args:
+        device: Where the work is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self._stream: Any = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._entered: AbstractContextManager[Any] = nullcontext()
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._entered = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        self._entered.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.__exit__(*error)
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """Let the current stream use what the block has made, when it is ready."""
+        import torch
+
+        if self._stream is None:
+            return
+        current = torch.cuda.current_stream(self._stream.device)
+        current.wait_stream(self._stream)
+        for tensor in tensors:
+            if tensor.is_cuda:
+                tensor.record_stream(current)
