@@ -1,8 +1,9 @@
-"""Dollars: dated prices with their sources, and what tokens and GPU seconds come to."""
+"""Dollars: dated prices with their sources, what tokens and GPU seconds come to, and what GPUs can do."""
 
 from __future__ import annotations
 
 from vlm_tune.cost.amounts import Cost, cost_of, gpu_cost
+from vlm_tune.cost.cards import Card, card_of, cards
 from vlm_tune.cost.prices import (
     GpuPrice,
     Price,
@@ -16,10 +17,13 @@ from vlm_tune.cost.prices import (
 )
 
 __all__ = [
+    "Card",
     "Cost",
     "GpuPrice",
     "Price",
     "Prices",
+    "card_of",
+    "cards",
     "cost_of",
     "gpu_cost",
     "gpu_price_of",

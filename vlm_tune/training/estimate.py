@@ -1,162 +1,122 @@
-"""Memory, time and dollars of a LoRA training run from arithmetic, before anything is loaded or paid.
-
-Floating-point operations count a multiplication and an addition as two. The adapters' products and the last
-layer's logits on the answer's few tokens are left out: together they stay under 2 % of the work.
-"""
+"""Memory, time and dollars of a training run from arithmetic, before anything is loaded or paid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import date
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vlm_tune.cost import gpu_cost
-from vlm_tune.errors import ModelError
-from vlm_tune.families import Region
+from vlm_tune.cost import Card, GpuPrice, card_of, cards, gpu_cost, gpu_price_of
+from vlm_tune.errors import ModelError, TrainingError
 from vlm_tune.records import Money, Record
 from vlm_tune.training.batches import memory_bytes
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.memory import (
+    CONTEXT_BYTES,
+    SLACK,
+    Layout,
+    choose_layout,
+    fitting_advice,
+    peak,
+    room_for_photos,
+    smallest,
+)
+from vlm_tune.training.sizes import Sizes
+from vlm_tune.training.work import efficiency, seconds_per_pass, work
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+__all__ = ["Device", "Estimates", "calibrated", "device_of", "estimate", "pick_device", "this_device"]
 
-__all__ = ["DEVICES", "Device", "Estimates", "Sizes", "Stack", "estimate", "pick_device", "this_device"]
+_PREPARE_S = {True: 0.006, False: 0.02}
+"""Seconds to decode a photo of 0.75 megapixels and cut it into patches, fused and stock path. Measured: 2 s for 319
+on 16 cores beside the GPU, and 1.75 s for 98 on one core."""
 
-_ADAPTER_BYTES = 16
-"""Bytes per trained parameter: value, gradient and AdamW's two moments, each in float32."""
+_PREPARED_PIXELS = 0.75e6
 
-_KEPT_OUTPUTS = {"language": {"qwen3_vl": 2.6, "lfm2_vl": 4.6}, "vision": {"qwen3_vl": 1.9, "lfm2_vl": 1.9}}
-"""Activations kept for the backward pass, in multiples of what the layers' linear modules put out.
-
-Fitted to peaks of TRL 1.16 on transformers 5.23, one NVIDIA H200: Qwen3-VL-8B with 828 tokens an example
-peaks at 42, 66 and 114 GB with batch 4, 8 and 16 (vision frozen) and at 90 GB with batch 8 (vision adapted);
-LFM2-VL-3B with 150 tokens at 51 and 95 GB with batch 32 and 64.
-"""
-
-_EFFICIENCY = {"qwen3_vl": 0.30, "lfm2_vl": 0.13}
-"""Share of the matrix-product rate that stock training reaches, from the same runs: 0.26 to 0.39 and 0.15."""
-
-_PREPARE_S = 0.02
-"""Seconds to decode a one-megapixel photo and cut it into patches on one core (measured: 1.75 s for 98)."""
-
-_BIG = 1e9
+_LARGE = 1e9
 """From so many parameters on, nobody trains on a processor."""
 
-_CONTEXT_GB = 0.6
-"""What the driver and its libraries take."""
+_CORE_FLOPS = 30e9
+"""Matrix products of one core, in operations per second."""
 
-_RENT_SOURCE = "middle of the specialised clouds' range, mercatus-ai.com/blog/cloud-gpu-pricing, May 2026"
+_USUAL = "H200"
+"""The card that a large model is planned for where there is none."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where training runs: its matrix-product rate, memory and rent."""
+    """Where training runs.
+
+    Attributes:
+        name: What it is called.
+        flops: Matrix products, in operations per second.
+        memory_gb: Its memory in 1e9 bytes.
+        is_gpu: Whether a driver takes its part of the memory.
+        rent: What an hour costs; None for one's own, and where no price is known.
+    """
 
     name: str
     flops: float
     memory_gb: float
-    usd_per_hour: float
-    source: str
+    is_gpu: bool = True
+    rent: GpuPrice | None = None
 
-    @property
-    def rented(self) -> bool:
-        """Whether its time costs money."""
-        return self.usd_per_hour > 0
-
-
-DEVICES = (
-    # 777 TFLOP/s in bfloat16 is measured on an H200; the others have the same share of their vendor's peak.
-    Device("NVIDIA H200", 777e12, 141.0, 4.0, _RENT_SOURCE),
-    Device("NVIDIA H100", 777e12, 80.0, 3.0, _RENT_SOURCE),
-    Device("NVIDIA A100", 245e12, 80.0, 1.3, _RENT_SOURCE),
-)
-"""Cards with known figures; plans name the one they assume."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The repeated layers of one region, as the arithmetic needs them.
-
-    Attributes:
-        weights: Parameters of its linear modules.
-        outputs: Sum of their output widths, over all layers.
-        width: Width of the stream between layers.
-        depth: Number of layers.
-        mixing: Sum over attention layers of heads x head width.
-    """
-
-    weights: int
-    outputs: int
-    width: int
-    depth: int
-    mixing: int
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Everything the estimate depends on.
-
-    Attributes:
-        family: Name of the architecture's family.
-        stacks: The layers of each region.
-        parameters: Of the whole base model.
-        trained: Of the adapters.
-        regions: Regions that get adapters.
-        tokens: Tokens of one example, image and answer included, on average.
-        patches: Image patches of one example, on average.
-        examples: Number of training examples.
-        bytes_per_weight: 2 for bfloat16 and float16, 4 for float32.
-    """
-
-    family: str
-    stacks: dict[Region, Stack]
-    parameters: int
-    trained: int
-    regions: tuple[Region, ...]
-    tokens: float
-    patches: float
-    examples: int
-    bytes_per_weight: int
+    def free_bytes(self, sizes: Sizes) -> float:
+        """Return what is left for training once the base model is loaded; negative where that does not fit."""
+        return self.memory_gb * 1e9 - sizes.weight_bytes() - (CONTEXT_BYTES if self.is_gpu else 0.0)
 
 
 class Estimates(Record):
-    """What a training run will take; all of it arithmetic, none of it measured."""
+    """What a training run will take: arithmetic, and time that was measured once `calibrated`."""
 
     device: str
     """The device assumed, and why."""
+    device_gb: PositiveFloat
+    """Its memory, in 1e9 bytes."""
+    layout: Layout
+    """How an optimizer step is cut into passes; the one that needs least where none fits."""
     memory_gb: NonNegativeFloat
-    """Peak memory, in 1e9 bytes."""
+    """Peak memory, in 1e9 bytes: the sum of the parts below."""
     weights_gb: NonNegativeFloat
     """Base model's part of it."""
     adapter_gb: NonNegativeFloat
-    """Adapters', gradients' and optimizer's part of it."""
+    """Part of what is trained, its gradients and the optimizer."""
     activations_gb: NonNegativeFloat
-    """Part of it that is kept for the backward pass; grows with the batch size."""
-    device_gb: PositiveFloat
-    """Memory of the device."""
+    """Part of it that is kept for the backward pass; grows with the micro batch."""
+    photos_gb: NonNegativeFloat
+    """Part of all photos, looked at or cut into patches; 0 where they are kept elsewhere or not at all."""
+    overhead_gb: NonNegativeFloat
+    """The driver's part, and what the allocator wastes."""
     tflop_per_example: NonNegativeFloat
-    """1e12 floating-point operations for one example once."""
+    """1e12 floating-point operations for one example in one epoch."""
     seconds: NonNegativeFloat
-    """Time of the training, without loading the model."""
+    """Time of the training with preparation of the photos, without loading the model."""
+    preparation_s: NonNegativeFloat
+    """Part of it before the first step: photos are decoded and, by a frozen tower, looked at."""
     steps: PositiveInt
     """Optimizer steps."""
-    cost: Money | None
-    """Rent of the device for that time; None for one's own processor."""
+    measured_steps: NonNegativeInt = 0
+    """Steps that the time was calibrated with; 0: it is arithmetic."""
+    rent: GpuPrice | None = None
+    """What an hour of the device costs; None for one's own, and where no price is known."""
+    advice: str = ""
+    """What would make it fit; empty where it does."""
 
     @property
     def fits(self) -> bool:
         """Whether the memory estimate is within the device."""
-        return self.memory_gb <= self.device_gb
+        return not self.advice
+
+    @property
+    def cost(self) -> Money | None:
+        """Rent of the device for that time; None without a price."""
+        if self.rent is None:
+            return None
+        return gpu_cost(self.seconds, self.rent.usd_per_hour, f"{self.rent.provider}: {self.rent.provenance}")
 
 
 def estimate(sizes: Sizes, config: TrainConfig, device: Device, *, reason: str = "") -> Estimates:
     """Return memory, time and dollars of a run.
-
-    Memory is the weights, 16 bytes per trained parameter and the activations of one batch. A frozen model
-    still needs the gradient of every activation behind the first adapter, but no gradients of its weights:
-    the backward pass costs as much as the forward pass, not twice as much (2N and 2N operations per token, N
-    the parameters it goes through). Gradient checkpointing adds one more forward pass.
 
     Args:
         sizes: Model and data.
@@ -164,24 +124,61 @@ def estimate(sizes: Sizes, config: TrainConfig, device: Device, *, reason: str =
         device: Where it would run.
         reason: Added to the device's name.
     """
-    weights = sizes.parameters * sizes.bytes_per_weight / 1e9
-    adapter = sizes.trained * _ADAPTER_BYTES / 1e9
-    activations = config.batch_size * _activation_bytes(sizes, config.gradient_checkpointing) / 1e9
-    work = _flops(sizes, config.gradient_checkpointing)
-    training_s = work * sizes.examples * config.epochs / (device.flops * _EFFICIENCY[sizes.family])
-    seconds = training_s + _PREPARE_S * sizes.examples * min(1.0, sizes.patches / 2852)
+    room = device.memory_gb * 1e9 - (CONTEXT_BYTES if device.is_gpu else 0.0)
+    try:
+        layout, advice = choose_layout(sizes, config, free_bytes=device.free_bytes(sizes)), ""
+    except TrainingError:
+        layout, advice = smallest(sizes, config), fitting_advice(sizes, config, room=room)
+    spare = room_for_photos(sizes, layout, free_bytes=device.free_bytes(sizes))
+    memory = peak(sizes, layout, photos=device.is_gpu and (1 + SLACK) * sizes.stored_photos <= spare)
+    overhead = SLACK * memory.beside_weights + (CONTEXT_BYTES if device.is_gpu else 0.0)
+    todo = work(sizes, layout)
+    passes = config.epochs * sizes.lengths.examples / layout.micro_batch_size
+    looking = todo.once * sizes.lengths.examples / (device.flops * efficiency(sizes))
+    preparing = looking + _PREPARE_S[sizes.fused] * sizes.lengths.examples * sizes.lengths.pixels / _PREPARED_PIXELS
     return Estimates(
         device=f"{device.name} ({reason})" if reason else device.name,
-        memory_gb=weights + adapter + activations + (_CONTEXT_GB if device.rented else 0.0),
-        weights_gb=weights,
-        adapter_gb=adapter,
-        activations_gb=activations,
         device_gb=device.memory_gb,
-        tflop_per_example=work / 1e12,
-        seconds=seconds,
-        steps=config.num_steps(sizes.examples),
-        cost=gpu_cost(seconds, device.usd_per_hour, device.source) if device.rented else None,
+        layout=layout,
+        memory_gb=(memory.allocated + overhead) / 1e9,
+        weights_gb=memory.weights / 1e9,
+        adapter_gb=memory.adapters / 1e9,
+        activations_gb=memory.activations / 1e9,
+        photos_gb=memory.photos / 1e9,
+        overhead_gb=overhead / 1e9,
+        tflop_per_example=todo.each / 1e12,
+        seconds=preparing + passes * seconds_per_pass(sizes, layout, device.flops),
+        preparation_s=preparing,
+        steps=config.num_steps(sizes.lengths.examples),
+        rent=device.rent,
+        advice=advice,
     )
+
+
+def calibrated(estimates: Estimates, seconds_per_step: float, steps: int) -> Estimates:
+    """Return the estimates with the time, and so the dollars, that measured steps come to.
+
+    Args:
+        estimates: What arithmetic says.
+        seconds_per_step: Mean time of an optimizer step, measured behind the first ones, which compile and warm up.
+        steps: How many were measured; three are enough.
+
+    Raises:
+        TrainingError: Nothing was measured.
+
+    Example:
+        >>> guess = Estimates(
+        ...     device="a card", device_gb=80, layout=Layout(4), memory_gb=52, weights_gb=18, adapter_gb=1,
+        ...     activations_gb=32, photos_gb=0, overhead_gb=1, tflop_per_example=24, seconds=60, preparation_s=4,
+        ...     steps=120,
+        ... )
+        >>> calibrated(guess, 0.35, 3).seconds
+        46.0
+    """
+    if steps < 1 or not seconds_per_step > 0:
+        raise TrainingError(f"{steps} steps of {seconds_per_step} s are no measurement; measure at least one")
+    seconds = estimates.preparation_s + seconds_per_step * estimates.steps
+    return estimates.model_copy(update={"seconds": seconds, "measured_steps": steps})
 
 
 def pick_device(kind: str, parameters: int, *, name: str | None = None) -> tuple[Device, str]:
@@ -191,7 +188,7 @@ def pick_device(kind: str, parameters: int, *, name: str | None = None) -> tuple
         kind: Where the model would be loaded: `auto`, or a torch device.
         parameters: Of the base model; one of 1e9 and more is not planned for a processor unless that is asked
             for.
-        name: A card of `DEVICES` that is asked for, e.g. `H200`.
+        name: A card that is asked for, e.g. `H200`.
 
     Raises:
         ModelError: No figures are known for that card.
@@ -199,19 +196,28 @@ def pick_device(kind: str, parameters: int, *, name: str | None = None) -> tuple
     import torch
 
     if name is not None:
-        known = next((card for card in DEVICES if name.casefold() in card.name.casefold()), None)
-        if known is None:
-            raise ModelError(f"no figures for {name!r}; known are {', '.join(card.name for card in DEVICES)}")
-        return known, "asked for"
+        card = card_of(name)
+        if card is None:
+            raise ModelError(f"no figures for {name!r}; known are {', '.join(card.gpu for card in cards())}")
+        return device_of(card, _rent(card)), "asked for"
     if torch.cuda.is_available() and kind.startswith(("auto", "cuda")):
         return this_device("cuda"), ""
-    if parameters >= _BIG and kind == "auto":
-        return DEVICES[0], "assumed: this machine has no GPU"
+    usual = card_of(_USUAL)
+    if parameters >= _LARGE and kind == "auto" and usual is not None:
+        return device_of(usual, _rent(usual)), "assumed: this machine has no GPU"
     return this_device("cpu"), ""
+
+
+def device_of(card: Card, rent: GpuPrice | None) -> Device:
+    """Return a card as a device, at a price."""
+    return Device(f"NVIDIA {card.gpu}", card.matmul_flops, card.memory_gb, rent=rent)
 
 
 def this_device(kind: str) -> Device:
     """Return the figures of the GPU at hand, or of this processor.
+
+    A GPU without known figures counts as fast as the slowest that has some, so that no time is flattered. Its memory is
+    the part that this process may have, see `torch.cuda.set_per_process_memory_fraction`.
 
     Args:
         kind: The torch device type, `cuda` or anything else.
@@ -220,52 +226,14 @@ def this_device(kind: str) -> Device:
 
     if kind == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        known = next((card for card in DEVICES if properties.name.startswith(card.name)), None)
-        if known is not None:
-            return known
-        source = "no rent known for this card: assumed"
-        return Device(properties.name, 150e12, properties.total_memory / 1e9, 1.0, source)
+        card = card_of(properties.name)
+        flops = card.matmul_flops if card else min(other.matmul_flops for other in cards())
+        memory = properties.total_memory * torch.cuda.get_per_process_memory_fraction(0)
+        return Device(properties.name, flops, memory / 1e9, rent=_rent(card) if card else None)
     cores = torch.get_num_threads()
-    memory = memory_bytes() / 1e9
-    return Device(f"CPU, {cores} cores at 30 GFLOP/s each", 30e9 * cores, memory, 0.0, "")
+    name = f"CPU, {cores} {'core' if cores == 1 else 'cores'} at {_CORE_FLOPS / 1e9:.0f} GFLOP/s each"
+    return Device(name, _CORE_FLOPS * cores, memory_bytes() / 1e9, is_gpu=False)
 
 
-def _flops(sizes: Sizes, checkpointing: bool) -> float:
-    """Return the operations of one example once: forward, backward, and the recomputation if any.
-
-    Attention adds 4 S^2 x (heads x head width) per layer forward, half of it where it is causal, and 2.5
-    times that backward (Dao et al. 2022, arXiv 2205.14135).
-    """
-    vision, language = sizes.stacks["vision"], sizes.stacks["language"]
-    projector = sizes.stacks["projector"]
-    seen = 2 * vision.weights * sizes.patches
-    seen_mixing = 4 * sizes.patches**2 * vision.mixing
-    # Four patches become one token before the projector.
-    projected = 2 * projector.weights * sizes.patches / 4
-    read, read_mixing = 2 * language.weights * sizes.tokens, 2 * sizes.tokens**2 * language.mixing
-    total = seen + seen_mixing + projected + (2 * read + 3.5 * read_mixing)
-    if "vision" in sizes.regions:
-        total += seen + 2.5 * seen_mixing
-    if {"vision", "projector"} & set(sizes.regions):
-        total += projected
-    if checkpointing:
-        total += read + read_mixing + (seen + seen_mixing if "vision" in sizes.regions else 0)
-    return total
-
-
-def _activation_bytes(sizes: Sizes, checkpointing: bool) -> float:
-    """Return the bytes kept for the backward pass of one example.
-
-    Without checkpointing: a measured multiple of every linear module's output. With it: the stream at every
-    layer's entrance, and one layer in full.
-    """
-    parts: Sequence[tuple[Region, float]] = [("language", sizes.tokens)]
-    if "vision" in sizes.regions:
-        parts = [*parts, ("vision", sizes.patches)]
-    total = 0.0
-    for region, length in parts:
-        stack = sizes.stacks[region]
-        full = _KEPT_OUTPUTS[region][sizes.family] * stack.outputs
-        kept = stack.depth * stack.width + full / stack.depth if checkpointing else full
-        total += length * kept * sizes.bytes_per_weight
-    return total
+def _rent(card: Card) -> GpuPrice | None:
+    return gpu_price_of(card.gpu, on=date.today())

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from vlm_tune import _console
 from vlm_tune.errors import ModelError
-from vlm_tune.families import Coverage, Family, Kind, Part, Region, family_of, linear_names
+from vlm_tune.families import family_in
 from vlm_tune.records import Example, Record
 from vlm_tune.task import Task
+from vlm_tune.training.batches import Batches
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.estimate import Estimates, Sizes, Stack, estimate, pick_device
+from vlm_tune.training.estimate import Estimates, estimate, pick_device
+from vlm_tune.training.gpus import GpuTable, duration, gpu_table
+from vlm_tune.training.parts import FullRow, PlanRow, full_rows, left_out, plan_rows, spelled_scale
+from vlm_tune.training.sizes import Sizes, lengths_of, sizes_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from matplotlib.figure import Figure
     from rich.table import Table
     from transformers import PreTrainedModel, ProcessorMixin
 
     from vlm_tune.vlm import VLM
 
-__all__ = ["AdapterPlan", "PlanRow", "make_plan"]
-
-_REGIONS: tuple[Region, ...] = ("vision", "projector", "language")
-_KINDS: tuple[Kind, ...] = ("attention", "mlp", "conv")
-
-_SAMPLE = 8
-"""Training photos whose tokens are counted; the rest are taken to be like them."""
-
-
-class PlanRow(Record):
-    """One part of the model."""
-
-    region: Region
-    """Vision tower, projector or language model."""
-    kind: Kind
-    """What the layers do in their blocks."""
-    hit: NonNegativeInt
-    """Linear layers that get an adapter."""
-    total: PositiveInt
-    """Linear layers of this part."""
-    parameters: NonNegativeInt
-    """Parameters of those adapters: r x (inputs + outputs) each."""
-    share: float
-    """Those over the parameters of the base model."""
+__all__ = ["AdapterPlan", "FullRow", "PlanRow", "make_plan", "read_processor"]
 
 
 class AdapterPlan(Record):
@@ -57,16 +38,24 @@ class AdapterPlan(Record):
     """The base model."""
     family: str
     """Its architecture."""
+    registered: bool = True
+    """Whether the architecture's layers are known; otherwise they were found by looking at the model."""
     rows: tuple[PlanRow, ...]
     """Every part of the model, adapted or not."""
+    in_full: tuple[FullRow, ...] = ()
+    """Modules trained in full."""
+    left_out: tuple[str, ...] = ()
+    """Linear layers that never get an adapter; layer numbers are left out where it is all of them."""
     target_modules: str
     """Pattern of the full names of the adapted layers, as PEFT takes it."""
     r: PositiveInt
     """Rank."""
     scale: float
-    """`lora_alpha / r`."""
+    """`lora_alpha / r`, or `lora_alpha / sqrt(r)` with rsLoRA."""
+    method: str
+    """`LoRA` or `DoRA`, and how the scale comes about."""
     trained_parameters: PositiveInt
-    """Parameters of all adapters."""
+    """Parameters of all adapters and of the modules trained in full."""
     total_parameters: PositiveInt
     """Parameters of the base model."""
     num_examples: PositiveInt
@@ -75,10 +64,12 @@ class AdapterPlan(Record):
     """Tokens of one example, image and answer included (mean of a few photos)."""
     estimates: Estimates
     """Memory, time and dollars."""
+    gpus: GpuTable
+    """The same for every GPU with a price."""
 
     @property
     def trained_share(self) -> float:
-        """Adapter parameters over base parameters."""
+        """Trained parameters over base parameters."""
         return self.trained_parameters / self.total_parameters
 
     def show(self) -> None:
@@ -89,10 +80,14 @@ class AdapterPlan(Record):
         _console.show(parts, html=_console.to_html(parts))
 
     def frame(self) -> pd.DataFrame:
-        """Return one row a part of the model."""
+        """Return one row a part of the model, and one a module trained in full."""
         import pandas as pd
 
-        return pd.DataFrame([row.model_dump() for row in self.rows])
+        full = [
+            {"region": row.name, "kind": "in full", "hit": 1, "total": 1, **row.model_dump(exclude={"name"})}
+            for row in self.in_full
+        ]
+        return pd.DataFrame([*(row.model_dump() for row in self.rows), *full])
 
     def plot(self) -> Figure:
         """Draw how many layers of each part are adapted."""
@@ -103,31 +98,37 @@ class AdapterPlan(Record):
     def _parts(self) -> Table:
         from rich.table import Table
 
-        title = f"{self.model}: LoRA r {self.r}, scale {self.scale:g}"
-        table = Table("region", "kind", "layers adapted", "parameters", "of the model", title=title)
+        table = Table("region", "kind", "layers adapted", "parameters", "of the model")
+        table.title = f"{self.model}: {self.method}"
+        table.caption = self._notices()
         for row in self.rows:
             numbers = (f"{row.parameters:,}", f"{100 * row.share:.3f} %") if row.hit else ("", "")
             table.add_row(row.region, row.kind, f"{row.hit} of {row.total}", *numbers, style="" if row.hit else "dim")
+        for full in self.in_full:
+            table.add_row(full.name, "", "in full", f"{full.parameters:,}", f"{100 * full.share:.3f} %")
         whole = f"{100 * self.trained_share:.3f} %"
         hit, total = sum(row.hit for row in self.rows), sum(row.total for row in self.rows)
         table.add_section()
         table.add_row("all", "", f"{hit} of {total}", f"{self.trained_parameters:,}", whole)
         return table
 
+    def _notices(self) -> str:
+        unknown = f"{self.family} is not in the registry: these layers were found by looking. "
+        others = f"Never adapted: {', '.join(self.left_out)}." if self.left_out else ""
+        return f"{'' if self.registered else unknown}{others}"
+
     def _costs(self) -> Table:
         from rich.table import Table
 
         guess = self.estimates
-        table = Table("estimate", guess.device, title="Arithmetic, nothing measured")
-        room = "fits" if guess.fits else "does NOT fit: smaller batch_size, or gradient_checkpointing=True"
+        title = f"Time from {guess.measured_steps} steps" if guess.measured_steps else "Arithmetic, nothing measured"
+        table = Table("estimate", guess.device, title=title)
+        room = "fits" if guess.fits else f"does NOT fit; {guess.advice}"
         table.add_row("memory", f"{guess.memory_gb:.1f} GB of {guess.device_gb:.0f} GB: {room}")
-        table.add_row(
-            "",
-            f"weights {guess.weights_gb:.1f}, adapters and optimizer {guess.adapter_gb:.1f}, "
-            f"activations {guess.activations_gb:.1f}",
-        )
+        table.add_row("", _shares(guess))
         table.add_row("steps", f"{guess.steps} ({self.num_examples} examples of {self.tokens_per_example:.0f} tokens)")
-        table.add_row("time", _duration(guess.seconds))
+        table.add_row("passes", _passes(guess))
+        table.add_row("time", duration(guess.seconds))
         if guess.cost is not None:
             table.add_row("cost", f"{guess.cost}: {guess.cost.basis}")
         return table
@@ -143,125 +144,78 @@ def make_plan(
         config: The training configuration.
         train: The training examples.
         task: The question.
-        device: Name of a card of `estimate.DEVICES`; None takes the one at hand. Where there is none, a large
-            model is planned for the first of `DEVICES`, and the plan says so.
+        device: Name of a card, e.g. `H200`; None takes the one at hand. Where there is none, a large model is
+            planned for an H200, and the plan says so.
 
     Raises:
-        ModelError: The architecture is not known, or the model's files cannot be read.
-        AdapterError: A region or kind is hit nowhere or incompletely; the message lists the names that exist.
+        ModelError: The architecture's layers are not found, or the model's files cannot be read.
+        AdapterError: A region or kind is hit nowhere or incompletely, or a module to train in full is not there;
+            the message lists the names that exist.
     """
-    family = family_of(base.config)
-    target_modules = family.target_modules(config.regions, config.kinds)
     skeleton = base.skeleton()
-    coverage = family.require(linear_names(skeleton), config.regions, config.kinds)
+    family = family_in(skeleton)
+    target_modules = family.target_modules(config.regions, config.kinds)
+    rows = plan_rows(skeleton, family, config)
+    in_full = full_rows(skeleton, config.modules_to_save, target_modules=target_modules)
+    trained = sum(row.parameters for row in rows) + sum(row.parameters for row in in_full)
     total = sum(parameter.numel() for parameter in skeleton.parameters())
-    rows = _rows(skeleton, family, coverage, config, total)
-    trained = sum(row.parameters for row in rows)
     chosen, reason = pick_device(base.device, total, name=device)
-    tokens, patches = _lengths(_processor(base), train, task)
-    sizes = Sizes(
-        family=family.name,
-        stacks={region: _stack(skeleton, family, region) for region in _REGIONS},
-        parameters=total,
-        trained=trained,
-        regions=config.regions,
-        tokens=tokens,
-        patches=patches,
-        examples=len(train),
-        bytes_per_weight=4 if base.dtype == "float32" or (base.dtype == "auto" and not chosen.rented) else 2,
-    )
+    batches = _batches(base, train, task)
+    sizes = _sizes(base, skeleton, config, batches, trained=trained, on_gpu=chosen.is_gpu)
+    on_gpus = sizes if base.dtype == "float32" else replace(sizes, bytes_per_value=2)
     return AdapterPlan(
         model=base.name,
         family=family.name,
+        registered=family.registered,
         rows=rows,
+        in_full=in_full,
+        left_out=left_out(skeleton, family),
         target_modules=target_modules,
         r=config.r,
         scale=config.scale,
+        method=f"{'DoRA' if config.use_dora else 'LoRA'} r {config.r}, scale {spelled_scale(config)}",
         trained_parameters=trained,
         total_parameters=total,
         num_examples=len(train),
-        tokens_per_example=tokens,
+        tokens_per_example=sizes.lengths.tokens,
         estimates=estimate(sizes, config, chosen, reason=reason),
+        gpus=gpu_table(on_gpus, config),
     )
 
 
-def _rows(
-    skeleton: PreTrainedModel,
-    family: Family,
-    coverage: Mapping[Part, Coverage],
-    config: TrainConfig,
-    total: int,
-) -> tuple[PlanRow, ...]:
-    every = family.modules(linear_names(skeleton), _REGIONS, _kinds(family))
-    rows = []
-    for (region, kind), part in every.items():
-        hit = coverage[region, kind].hit if (region, kind) in coverage else ()
-        modules = [skeleton.get_submodule(name) for name in hit]
-        parameters = sum(config.r * (module.in_features + module.out_features) for module in modules)
-        rows.append(
-            PlanRow(
-                region=region,
-                kind=kind,
-                hit=len(hit),
-                total=len(part.total),
-                parameters=parameters,
-                share=parameters / total,
-            )
-        )
-    return tuple(rows)
-
-
-def _kinds(family: Family) -> tuple[Kind, ...]:
-    return tuple(kind for kind in _KINDS if kind in {part[1] for part in family.layers})
-
-
-def _stack(skeleton: PreTrainedModel, family: Family, region: Region) -> Stack:
-    kinds = tuple(kind for there, kind in family.layers if there == region)
-    names = [name for part in family.modules(linear_names(skeleton), [region], kinds).values() for name in part.total]
-    modules = [skeleton.get_submodule(name) for name in names]
-    text, vision = skeleton.config.get_text_config(), skeleton.config.vision_config
-    heads = {
-        "language": text.num_attention_heads
-        * (getattr(text, "head_dim", 0) or text.hidden_size // text.num_attention_heads),
-        "vision": vision.hidden_size,
-        "projector": 0,
-    }[region]
-    # Only the layers that mix tokens have an output projection in their attention.
-    attention = {name.rpartition(".")[0] for name in names if "attn" in name}
-    return Stack(
-        weights=sum(module.weight.numel() for module in modules),
-        outputs=sum(module.out_features for module in modules),
-        width={"language": text.hidden_size, "vision": vision.hidden_size, "projector": 0}[region],
-        depth={"language": text.num_hidden_layers, "vision": _depth(vision), "projector": 1}[region],
-        mixing=heads * len(attention),
+def _sizes(
+    base: VLM, skeleton: PreTrainedModel, config: TrainConfig, batches: Batches, *, trained: int, on_gpu: bool
+) -> Sizes:
+    single = base.dtype == "float32" or (base.dtype == "auto" and not on_gpu)
+    return sizes_of(
+        skeleton,
+        family_in(skeleton),
+        config,
+        lengths=lengths_of(batches, _image_token(skeleton)),
+        trained=trained,
+        bytes_per_value=4 if single else 2,
+        quantized=base.quantization is not None,
     )
 
 
-def _depth(vision: object) -> int:
-    return int(getattr(vision, "depth", 0) or getattr(vision, "num_hidden_layers", 0))
+def _image_token(skeleton: PreTrainedModel) -> int:
+    # Older configurations have another name for it.
+    names = ("image_token_id", "image_token_index")
+    return next((value for name in names if (value := getattr(skeleton.config, name, None)) is not None), -1)
 
 
-def _lengths(processor: ProcessorMixin, train: Sequence[Example], task: Task) -> tuple[float, float]:
-    """Return the mean number of tokens and of image patches of an example."""
+def _batches(base: VLM, train: Sequence[Example], task: Task) -> Batches:
     import torch
 
-    from vlm_tune.training.batches import Batches
-
-    step = max(1, len(train) // _SAMPLE)
-    batches = Batches(train[::step][:_SAMPLE], processor=processor, task=task, dtype=torch.float32)
-    encoded = [batches[index] for index in range(len(batches))]
-    tokens = sum(len(one.tokens["input_ids"]) for one in encoded) / len(encoded)
-    patches = sum(_patches(one.pixels) for one in encoded) / len(encoded)
-    return tokens, patches
+    return Batches(train, processor=read_processor(base), task=task, dtype=torch.float32)
 
 
-def _patches(pixels: Mapping[str, torch.Tensor]) -> int:
-    values = pixels["pixel_values"]
-    # (patches, values) or (tiles, patches, values).
-    return values.shape[0] if values.ndim == 2 else values.shape[0] * values.shape[1]
+def read_processor(base: VLM) -> ProcessorMixin:
+    """Return a model's processor without its weights.
 
-
-def _processor(base: VLM) -> ProcessorMixin:
+    Raises:
+        ModelError: It cannot be read.
+    """
     from transformers import AutoProcessor
 
     try:
@@ -270,7 +224,20 @@ def _processor(base: VLM) -> ProcessorMixin:
         raise ModelError(f"cannot read the processor of {base.model}: {error}") from error
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _shares(guess: Estimates) -> str:
+    """Return what takes the memory."""
+    parts = {
+        "weights": guess.weights_gb,
+        "adapters and optimizer": guess.adapter_gb,
+        "activations": guess.activations_gb,
+        "photos": guess.photos_gb,
+        "driver and waste": guess.overhead_gb,
+    }
+    return ", ".join(f"{name} {gb:.1f}" for name, gb in parts.items() if gb > 0)
+
+
+def _passes(guess: Estimates) -> str:
+    """Return how a step is cut."""
+    again = guess.layout.checkpointed
+    recomputed = f"{again:.0%} of the layers recomputed" if again else "nothing recomputed"
+    return f"of {guess.layout.micro_batch_size} examples, {recomputed}"
