@@ -19,6 +19,7 @@ _PACKAGES = (
     "peft",
     "trl",
     "accelerate",
+    "bitsandbytes",
     "datasets",
     "open_clip_torch",
     "google-genai",

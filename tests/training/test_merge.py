@@ -21,6 +21,7 @@ from tests.processes import hear_interrupts
 from vlm_tune import demo
 from vlm_tune.errors import MergeError, StorageError
 from vlm_tune.training import merge as merging
+from vlm_tune.training.attach import fresh
 from vlm_tune.training.merge import MergeReport, merge
 from vlm_tune.vlm import VLM
 
@@ -217,3 +218,34 @@ def test_rounding_is_measured_in_units_in_the_last_place() -> None:
     assert merging._ulps(exact.bfloat16(), exact) == pytest.approx(0.5)
     assert merging._ulps(torch.tensor([1.0 + 2**-7, -3.0, 0.0]).bfloat16(), exact) == pytest.approx(0.5)
     assert merging._ulps(torch.tensor([1.0 + 2**-6, -3.0, 0.0]).bfloat16(), exact) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (vt.TrainConfig(r=2, use_dora=True), "with DoRA, which"),
+        (
+            vt.TrainConfig(r=2, regions=("language",), modules_to_save=("merger",)),
+            "with modules trained in full, which",
+        ),
+        (
+            vt.TrainConfig(r=2, regions=("language",), use_dora=True, modules_to_save=("merger",)),
+            "with DoRA and modules trained in full, which",
+        ),
+    ],
+)
+def test_kinds_of_adapter_that_are_not_merged_are_named(
+    config: vt.TrainConfig, kind: str, tiny_qwen3_vl: Path, tmp_path: Path
+) -> None:
+    resident = VLM(tiny_qwen3_vl).load()
+    with resident.adapted(fresh(config, resident.family.target_modules(config.regions, config.kinds))) as wrapped:
+        wrapped.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    with pytest.raises(MergeError, match=kind):
+        merging._read_updates(tmp_path)
+
+
+def test_rslora_is_merged_at_its_own_scale(tiny_qwen3_vl: Path, tmp_path: Path) -> None:
+    resident, config = VLM(tiny_qwen3_vl).load(), vt.TrainConfig(r=4, lora_alpha=16, use_rslora=True)
+    with resident.adapted(fresh(config, resident.family.target_modules(config.regions, config.kinds))) as wrapped:
+        wrapped.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    assert {update.scale for update in merging._read_updates(tmp_path).values()} == {8.0}

@@ -6,76 +6,30 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
-from vlm_tune import _console, _files
+from vlm_tune import _console, _files, _processes
 from vlm_tune.errors import AdapterError, StorageError
 from vlm_tune.records import Example, Prediction, Record
 from vlm_tune.task import Task
 from vlm_tune.training.attach import saved
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.log import TrainingLog
 from vlm_tune.vlm import VLM
 from vlm_tune.vlm.answering import answers
+from vlm_tune.vlm.quantization import Quantization
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 
-__all__ = ["CARD_FILE", "Adapter", "AdapterCard", "BaseIdentity", "TrainingLog"]
+__all__ = ["CARD_FILE", "Adapter", "AdapterCard", "BaseIdentity"]
 
 CARD_FILE = "vlm_tune.json"
 """Beside PEFT's own files: where the adapter comes from."""
-
-
-class TrainingLog(Record):
-    """How the training went."""
-
-    losses: tuple[float, ...]
-    """Loss of every optimizer step, in nats per trained token."""
-    learning_rates: tuple[float, ...]
-    """Learning rate of every optimizer step."""
-    validation_losses: tuple[tuple[int, float], ...] = ()
-    """Step and loss on the validation examples, after every epoch; empty without such examples."""
-    num_examples: PositiveInt
-    """Training examples."""
-    epochs: float
-    """Passes over them."""
-    seconds: NonNegativeFloat
-    """Time spent training, without loading the model; interrupted runs included."""
-    resumed_from: NonNegativeInt = 0
-    """Step at which the run went on after an interruption; 0 for an unbroken one."""
-    trained_parameters: PositiveInt
-    """Parameters of the adapter."""
-    total_parameters: PositiveInt
-    """Parameters of the base model."""
-    trained_tokens: PositiveInt
-    """Tokens that the loss saw, in the examples that were audited."""
-    audited_tokens: PositiveInt
-    """All tokens of those examples."""
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps."""
-        return len(self.losses)
-
-    @property
-    def final_loss(self) -> float:
-        """Mean loss of the last tenth of the steps."""
-        tail = self.losses[-max(1, len(self.losses) // 10) :]
-        return sum(tail) / len(tail)
-
-    @property
-    def samples_per_second(self) -> float:
-        """Training examples per second."""
-        return self.num_examples * self.epochs / self.seconds if self.seconds else 0.0
-
-    @property
-    def trained_share(self) -> float:
-        """Adapter parameters over base parameters."""
-        return self.trained_parameters / self.total_parameters
 
 
 class BaseIdentity(Record):
@@ -89,6 +43,8 @@ class BaseIdentity(Record):
     """Type the base was asked for."""
     source: str
     """Which weights it had: id and commit, or a digest of its folder."""
+    quantization: Quantization | None = None
+    """How its weights were quantised while the adapter was trained."""
 
 
 class AdapterCard(Record):
@@ -154,7 +110,12 @@ class Adapter:
             card = AdapterCard.model_validate(_files.read_json(folder / CARD_FILE))
         except ValidationError as error:
             raise StorageError(f"{folder / CARD_FILE} is not an adapter's card: {error}") from error
-        base = base or VLM(card.base.model, revision=card.base.revision, dtype=card.base.dtype)
+        base = base or VLM(
+            card.base.model,
+            revision=card.base.revision,
+            dtype=card.base.dtype,
+            quantization=card.base.quantization,
+        )
         if base.source != card.base.source:
             raise AdapterError(
                 f"the adapter in {folder} was trained on {card.base.model} ({card.base.source}), not on "
@@ -192,6 +153,9 @@ class Adapter:
     def merge(self, path: Path | str, *, probe: Sequence[Example] | None = None) -> VLM:
         """Write base and adapter as one model, prove that it is their sum, and return it.
 
+        An adapter of a quantised base goes into the unquantised weights; the report says how far that takes the
+        answers from what was trained. The model that is returned is not quantised.
+
         Args:
             path: Folder for the merged model.
             probe: Photos whose answers must agree before and after; None takes a few of the training photos,
@@ -202,8 +166,8 @@ class Adapter:
         """
         from vlm_tune.training.merge import merge
 
-        merge(self, path, probe=self._probe if probe is None else probe)
-        base = self.base
+        _processes.by_one(merge)(self, path, probe=self._probe if probe is None else probe)
+        base = self.base.unquantized()
         return VLM(
             path,
             dtype=base.dtype,
@@ -225,21 +189,17 @@ class Adapter:
         table.add_row("trained", f"{log.trained_parameters:,} parameters, {100 * log.trained_share:.2f} %")
         table.add_row("steps", f"{log.num_steps} ({log.num_examples} examples, {log.epochs:g} epochs)")
         table.add_row("loss", f"{log.losses[0]:.4f} at first, {log.final_loss:.4f} at last")
+        table.add_row("trained tokens", log.audit.headline)
+        if log.kept is not None:
+            table.add_row("validation", f"accuracy {log.kept.accuracy}, after step {log.kept_step}")
+        table.add_row("moved", ", ".join(f"{one.region} {100 * one.mean:.2g} %" for one in log.movement))
         table.add_row("time", f"{log.seconds:.1f} s, {log.samples_per_second:.1f} examples/s")
         _console.show(table, html=_console.to_html(table))
 
     def frame(self) -> pd.DataFrame:
-        """Return one row an optimizer step: step, loss, learning rate."""
-        import pandas as pd
-
-        log = self.training
-        steps = range(1, log.num_steps + 1)
-        return pd.DataFrame({"step": steps, "loss": log.losses, "learning_rate": log.learning_rates})
+        """Return one row an optimizer step; see `TrainingLog.frame`."""
+        return self.training.frame()
 
     def plot(self) -> Figure:
-        """Draw the loss curve."""
-        from vlm_tune import plots
-
-        log = self.training
-        validation: Any = tuple(zip(*log.validation_losses, strict=True)) or None
-        return plots.loss_curve(range(1, log.num_steps + 1), log.losses, validation=validation)
+        """Draw the loss and, where validation examples were asked, their loss and accuracy."""
+        return self.training.plot()

@@ -40,6 +40,10 @@ def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], toler
     the last place of the exact sum, and the folder, loaded like any user would load it, must answer the
     probe images as the adapter does.
 
+    The adapter of a quantised base goes into the unquantised weights. Proved is that the merged model is the
+    adapter on those; how far its answers are from the adapter on the quantised base is reported beside it, and
+    fails nothing: it is the error of the quantisation.
+
     Args:
         adapter: The trained adapter.
         path: Folder of the merged model.
@@ -74,6 +78,7 @@ def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], toler
                 bar.advance()
             rounding = _prove_tensors(updates, names, tensors, merged, bar)
         answers = probe_answers(adapter, folder, probe)
+        trained = [answer.trained == answer.merged for answer in answers if answer.trained is not None]
         report = MergeReport(
             tensors_changed=len(updates),
             tensors_untouched=len(tensors) - len(updates),
@@ -85,10 +90,13 @@ def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], toler
             answers=answers,
             size_bytes=sum(tensor.end - tensor.begin for tensor in merged.values()),
             seconds=time.perf_counter() - started,
+            base_quantization=adapter.base.quantization,
+            trained_agreement=wilson(sum(trained), len(trained)) if trained else None,
             adapter_fingerprint=adapter.fingerprint,
         )
         check(report, tolerance=tolerance, max_ulps=_MAX_ULPS)
         report.save(folder / REPORT_FILE)
+    _tell_quantization(report, adapter.base)
     return report
 
 
@@ -115,6 +123,17 @@ class _Rounding:
     retained: float
 
 
+def _tell_quantization(report: MergeReport, base: VLM) -> None:
+    if report.base_quantization is None:
+        return
+    shift, same = report.quantization_shift, report.trained_agreement
+    moved = "" if shift is None else f"; that moves its scores by {shift:.2g} nats (same answer: {same})"
+    _console.notice(
+        f"The adapter was trained on {report.base_quantization} weights and merged into the unquantised ones of "
+        f"{base.unquantized().name}{moved}. Evaluate the merged model, which is another than was trained."
+    )
+
+
 def _finished(target: Path, adapter: Adapter) -> MergeReport | None:
     if not (target / REPORT_FILE).exists():
         return None
@@ -135,8 +154,7 @@ def _read_updates(folder: Path) -> dict[str, _Update]:
     from safetensors import safe_open
 
     config = _files.read_json(folder / "adapter_config.json")
-    if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise MergeError(f"{folder} uses DoRA or per-layer ranks, which this merge does not support")
+    _check_kind(config, folder)
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         found = {key.removeprefix("base_model.model."): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -147,6 +165,20 @@ def _read_updates(folder: Path) -> dict[str, _Update]:
     return {
         module: _Update(found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"], scale) for module in modules
     }
+
+
+def _check_kind(config: Mapping[str, object], folder: Path) -> None:
+    kinds = {
+        "DoRA": config.get("use_dora"),
+        "modules trained in full": config.get("modules_to_save"),
+        "ranks or scales by layer": config.get("rank_pattern") or config.get("alpha_pattern"),
+    }
+    unsupported = [kind for kind, there in kinds.items() if there]
+    if unsupported:
+        raise MergeError(
+            f"{folder} is an adapter with {' and '.join(unsupported)}, which this merge does not take; "
+            "evaluate the adapter itself, or train without"
+        )
 
 
 def _checkpoint_names(

@@ -9,6 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from vlm_tune import _console, _files
 from vlm_tune.records import Estimate, Record
+from vlm_tune.vlm.quantization import Quantization
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ REPORT_FILE = "merge_report.json"
 
 
 class ProbeAnswer(Record):
-    """What base, adapter and merged model answered for one probe image."""
+    """What base, adapter and merged model answered for one probe image, none of them quantised."""
 
     example_id: str
     """The probe's id."""
@@ -37,6 +38,10 @@ class ProbeAnswer(Record):
     """Largest difference of a class's log-probability between adapter and merged, in nats."""
     base_difference: NonNegativeFloat
     """The same between adapter and base."""
+    trained: str | None = None
+    """The adapter's answer on the quantised base that it was trained on; None where the base was not quantised."""
+    trained_difference: NonNegativeFloat | None = None
+    """Largest difference of a class's log-probability between that and merged, in nats."""
 
 
 class MergeReport(Record):
@@ -62,8 +67,21 @@ class MergeReport(Record):
     """Size of the merged weights."""
     seconds: NonNegativeFloat
     """Wall time of the whole merge, proof included."""
+    base_quantization: Quantization | None = None
+    """How the base was quantised while the adapter was trained; it was merged into the unquantised weights."""
+    trained_agreement: Estimate | None = None
+    """Share of probe images where the adapter on its quantised base and the merged model give the same answer."""
     adapter_fingerprint: str
     """Which adapter was merged; a finished merge of the same one is not done again."""
+
+    @property
+    def quantization_shift(self) -> float | None:
+        """Mean score difference between the merged model and what was trained, in nats: the quantisation's error.
+
+        None where the base was not quantised, or no images were asked about.
+        """
+        found = [answer.trained_difference for answer in self.answers if answer.trained_difference is not None]
+        return sum(found) / len(found) if found else None
 
     def show(self) -> None:
         """Print the proof as a table."""
@@ -77,6 +95,12 @@ class MergeReport(Record):
         table.add_row("same answer as the adapter", str(self.agreement))
         table.add_row("same answer as the base", str(self.base_agreement))
         table.add_row("largest score difference", f"{self.max_score_difference:.4f} nats")
+        if self.base_quantization is not None:
+            table.add_row("merged into", f"the unquantised base (trained on {self.base_quantization})")
+            shift = self.quantization_shift
+            if shift is not None:
+                table.add_row(f"same answer as trained on {self.base_quantization}", str(self.trained_agreement))
+                table.add_row("mean score difference from that", f"{shift:.4f} nats")
         table.add_row("size, time", f"{self.size_bytes / 1e9:.3f} GB, {self.seconds:.1f} s")
         _console.show(table, html=_console.to_html(table))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from vlm_tune import images
-from vlm_tune.errors import MergeError
+from vlm_tune._console import notice
+from vlm_tune.errors import MergeError, ModelError
 from vlm_tune.records import Example
 from vlm_tune.task import Task
 from vlm_tune.training.attach import saved
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from vlm_tune.training.adapter import Adapter
-    from vlm_tune.vlm import Resident
+    from vlm_tune.vlm import VLM, Resident
 
 __all__ = ["check", "probe_answers", "score_photos"]
 
@@ -29,8 +31,9 @@ _PHOTOS_AT_ONCE = 4
 def probe_answers(adapter: Adapter, folder: Path, probe: Sequence[Example]) -> tuple[ProbeAnswer, ...]:
     """Return what base, adapter and merged model answer, and how far apart their scores are.
 
-    The merged folder is loaded like any user would load it. However the base is set to answer, the answers are
-    told apart by their scores (of a multi-label task with too many, those of `Task.candidates`).
+    The merged folder is loaded like any user would load it, and none of the three is quantised; what the adapter
+    answers on a quantised base that it was trained on comes beside them. However the base is set to answer, the
+    answers are told apart by their scores (of a multi-label task with too many, those of `Task.candidates`).
 
     Args:
         adapter: The adapter, with its base.
@@ -45,22 +48,30 @@ def probe_answers(adapter: Adapter, folder: Path, probe: Sequence[Example]) -> t
 
     if not probe:
         return ()
-    task, base = adapter.task, adapter.base
+    task = adapter.task
     photos = [images.encode(example.image, max_pixels=task.max_pixels).data for example in probe]
     labels = task.candidates(example.label for example in probe if task.is_answer(example.label))
-    resident = base.load()
-    of_base = score_photos(resident, photos, task, labels)
-    with resident.adapted(saved(adapter.path)):
-        of_adapter = score_photos(resident, photos, task, labels)
-    merged = VLM(folder, dtype=base.dtype, device=base.device)
-    of_merged = score_photos(merged.load(), photos, task, labels)
+
+    def scores(model: VLM, *, adapted: bool = False) -> torch.Tensor:
+        resident = model.load()
+        with resident.adapted(saved(adapter.path)) if adapted else nullcontext():
+            return score_photos(resident, photos, task, labels)
+
+    # First, because after a training the quantised base is in memory.
+    of_trained = scores(adapter.base, adapted=True) if adapter.base.quantization else None
+    base = _where_it_fits(adapter.base.unquantized())
+    of_base, of_adapter = scores(base), scores(base, adapted=True)
+    of_merged = scores(VLM(folder, dtype=base.dtype, device=base.device))
     best_two = of_adapter.double().log_softmax(-1).topk(2).values
-    difference = {
-        name: (_of_classes(task, labels, scores) - _of_classes(task, labels, of_adapter)).abs().amax(-1)
-        for name, scores in (("merged", of_merged), ("base", of_base))
-    }
-    if not all(values.isfinite().all() for values in difference.values()):
-        raise MergeError("the scores of a probe image are not finite numbers; try dtype bfloat16 or float32")
+
+    def apart(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        found = (_of_classes(task, labels, first) - _of_classes(task, labels, second)).abs().amax(-1)
+        if not found.isfinite().all():
+            raise MergeError("the scores of a probe image are not finite numbers; try dtype bfloat16 or float32")
+        return found
+
+    merged_difference, base_difference = apart(of_merged, of_adapter), apart(of_base, of_adapter)
+    trained_difference = None if of_trained is None else apart(of_merged, of_trained)
     return tuple(
         ProbeAnswer(
             example_id=example.id,
@@ -68,8 +79,10 @@ def probe_answers(adapter: Adapter, folder: Path, probe: Sequence[Example]) -> t
             adapter=labels[int(of_adapter[row].argmax())],
             merged=labels[int(of_merged[row].argmax())],
             margin=float(best_two[row, 0] - best_two[row, 1]),
-            merged_difference=float(difference["merged"][row]),
-            base_difference=float(difference["base"][row]),
+            merged_difference=float(merged_difference[row]),
+            base_difference=float(base_difference[row]),
+            trained=None if of_trained is None else labels[int(of_trained[row].argmax())],
+            trained_difference=None if trained_difference is None else float(trained_difference[row]),
         )
         for row, example in enumerate(probe)
     )
@@ -120,6 +133,26 @@ def check(report: MergeReport, *, tolerance: float, max_ulps: float) -> None:
             f"on the probe images the merged model is {merged:.2g} nats from the adapter, which is {base:.2g} nats "
             f"from the base: {advice}"
         )
+
+
+def _where_it_fits(model: VLM) -> VLM:
+    """Return a model that can be loaded: on the CPU, where it is too large for its own device."""
+    import torch
+
+    from vlm_tune.vlm import VLM
+
+    try:
+        model.load()
+        return model
+    except ModelError as error:
+        if not isinstance(error.__cause__, torch.OutOfMemoryError):
+            raise
+    notice(
+        f"{model.name} does not fit the memory of {model.device}: its answers are compared on the CPU, which is "
+        "slow; merge with probe=[] to check the weights alone."
+    )
+    dtype = "bfloat16" if model.dtype == "auto" else model.dtype
+    return VLM(model.folder or model.model, revision=model.revision, dtype=dtype, device="cpu")
 
 
 def _of_classes(task: Task, labels: Sequence[str], scores: torch.Tensor) -> torch.Tensor:

@@ -9,14 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlm_tune import _processes
 from vlm_tune.errors import ModelError
+from vlm_tune.vlm import fused, quantization
 from vlm_tune.vlm.identity import folder_digest
+from vlm_tune.vlm.quantization import Quantization
 from vlm_tune.vlm.resident import Resident
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-__all__ = ["model_folder", "pick_device", "pick_dtype", "read_config", "read_model", "skeleton", "source_of"]
+__all__ = [
+    "model_folder",
+    "pick_device",
+    "pick_dtype",
+    "read_config",
+    "read_model",
+    "read_processor",
+    "skeleton",
+    "source_of",
+]
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError)
@@ -82,7 +94,7 @@ def source_of(source: str | Path, config: PreTrainedConfig, *, revision: str | N
 
 
 def pick_device(device: str) -> str:
-    """Return the device to use: the one asked for, or the fastest kind there is.
+    """Return the device to use: the one asked for, or the fastest kind there is; of several GPUs, this process's.
 
     Raises:
         ModelError: torch does not know the device, or the machine does not have it.
@@ -91,13 +103,28 @@ def pick_device(device: str) -> str:
 
     if device == "auto":
         if torch.cuda.is_available():
-            return "cuda"
+            return _own_gpu()
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return device
+
+
+def _own_gpu() -> str:
+    if _processes.local_world_size() == 1:
+        return "cuda"
+    import torch
+
+    if _processes.local_world_size() > torch.cuda.device_count():
+        raise ModelError(
+            f"{_processes.local_world_size()} processes were started but only {torch.cuda.device_count()} GPUs are "
+            "here; start one process a GPU"
+        )
+    # Triton starts its kernels on the current GPU, wherever their tensors are.
+    torch.cuda.set_device(_processes.local_rank())
+    return f"cuda:{_processes.local_rank()}"
 
 
 def pick_dtype(device: str, config: PreTrainedConfig) -> str:
@@ -109,39 +136,70 @@ def pick_dtype(device: str, config: PreTrainedConfig) -> str:
 
 
 def read_model(
-    source: str | Path, config: PreTrainedConfig, *, revision: str | None, device: str, dtype: str
+    source: str | Path,
+    config: PreTrainedConfig,
+    *,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
 ) -> Resident:
     """Read weights and processor.
 
     Raises:
         ModelError: They cannot be read, or weights are missing, which transformers would fill with noise.
+        MissingExtraError: They are to be quantised, and what does that is not installed.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
+    quantized = quantization.settings(skeleton(config), dtype) if quantize else None
+    processor = read_processor(source, revision=revision)
+    if quantized is None:
+        fused.warm_up(config, dtype, device)
     try:
         with _without_bars():
-            processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
             model, report = AutoModelForImageTextToText.from_pretrained(
                 source,
                 config=config,
                 revision=revision,
                 dtype=getattr(torch, dtype),
-                device_map=None if device == "cpu" else {"": device},
+                device_map=None if device == "cpu" and quantized is None else {"": device},
+                quantization_config=quantized,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
     except torch.OutOfMemoryError as error:
-        raise ModelError(f"{source} does not fit the memory of {device}; use a smaller model or dtype") from error
+        smaller = "" if quantize else ', or quantization="nf4"'
+        raise ModelError(
+            f"{source} does not fit the memory of {device}; use a smaller model or dtype{smaller}"
+        ) from error
     except (*_UNREADABLE, SafetensorError) as error:
         raise ModelError(_why_unreadable(source, error)) from error
     _check_complete(source, report)
+    if quantize:
+        quantization.finish(model)
+    return Resident(model=model, processor=processor, device=model.device, dtype=model.dtype, quantization=quantize)
+
+
+def read_processor(source: str | Path, *, revision: str | None) -> ProcessorMixin:
+    """Read a model's processor.
+
+    Raises:
+        ModelError: It cannot be read, or is not one for images and text.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise ModelError(_why_unreadable(source, error)) from error
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ModelError(f"{source} has no processor for images and text; copy the base model's processor files")
-    return Resident(model=model, processor=processor, device=model.device, dtype=model.dtype)
+    return processor
 
 
 def skeleton(config: PreTrainedConfig) -> PreTrainedModel:

@@ -21,13 +21,14 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from vlm_tune.errors import ModelError
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
 from vlm_tune.vlm import loading, resident
 from vlm_tune.vlm.answering import Mode, answers
+from vlm_tune.vlm.quantization import Quantization
 from vlm_tune.vlm.resident import Resident
 from vlm_tune.vlm.scoring import SEMANTICS
 
@@ -49,11 +50,13 @@ class VLM:
         dtype: Type of the weights. `auto`: float32 on a CPU; elsewhere the checkpoint's own where that is a
             half-precision type, and bfloat16 otherwise.
         device: `auto` (CUDA, else MPS, else CPU) or what torch understands, e.g. `cuda:1`.
+        quantization: `nf4` stores the language model's linear layers in four bits as they are read (needs the extra
+            `quant`): a third of the memory, slower, and not quite the same answers. None keeps them as they are.
         answer: `score` compares the exact log-probabilities of all answers and always gives one of them: the
             class names or, for a multi-label task of up to 10 classes, all lists of them. `generate` lets the
             model write freely and parses its words strictly.
         batch_size: Photos per batch; None chooses by device. Halved by itself when memory runs out.
-        name: How results call the model; by default the last part of its id or path.
+        name: How results call the model; by default the last part of its id or path, and the quantization.
 
     Raises:
         ModelError: It is a folder that does not exist or holds no model.
@@ -70,23 +73,31 @@ class VLM:
         revision: str | None = None,
         dtype: DType = "auto",
         device: str = "auto",
+        quantization: Quantization | None = None,
         answer: Mode = "score",
         batch_size: int | None = None,
         name: str | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ModelError(f"batch_size must be at least 1, got {batch_size}")
+        if quantization not in (None, *get_args(Quantization)):
+            raise ModelError(f"quantization must be 'nf4' or None, got {quantization!r}")
         self.folder = loading.model_folder(model)
         self.model = str(model)
         self.revision = revision
         self.dtype = dtype
         self.device = device
+        self.quantization = quantization
         self.answer = answer
         self.batch_size = batch_size
-        self.name = name or (self.folder.resolve() if self.folder else Path(self.model)).name
+        self._given_name = name
+        self.name = name or self._default_name()
 
     def __repr__(self) -> str:
-        return f"VLM({self.model!r}, dtype={self.dtype!r}, device={self.device!r}, answer={self.answer!r})"
+        quantization = f", quantization={self.quantization!r}" if self.quantization else ""
+        return (
+            f"VLM({self.model!r}, dtype={self.dtype!r}, device={self.device!r}{quantization}, answer={self.answer!r})"
+        )
 
     @cached_property
     def config(self) -> PreTrainedConfig:
@@ -101,10 +112,13 @@ class VLM:
     def source(self) -> str:
         """Which weights these are: id and commit, or a digest of the folder (see `identity.folder_digest`).
 
+        Quantised ones are others than those they were made of: `+nf4` behind it says so.
+
         Raises:
             ModelError: As `config`; or the folder cannot be read.
         """
-        return loading.source_of(self.folder or self.model, self.config, revision=self.revision)
+        stored = loading.source_of(self.folder or self.model, self.config, revision=self.revision)
+        return f"{stored}+{self.quantization}" if self.quantization else stored
 
     @cached_property
     def fingerprint(self) -> str:
@@ -145,18 +159,43 @@ class VLM:
 
         Raises:
             ModelError: The weights cannot be read or are incomplete, or an adapter is on another model.
+            MissingExtraError: They are to be quantised, and bitsandbytes is not installed.
         """
         where, dtype = loading.pick_device(self.device), self._dtype
         return resident.hold(
             self._key,
             lambda: loading.read_model(
-                self.folder or self.model, self.config, revision=self.revision, device=where, dtype=dtype
+                self.folder or self.model,
+                self.config,
+                revision=self.revision,
+                device=where,
+                dtype=dtype,
+                quantize=self.quantization,
             ),
         )
 
     def unload(self) -> None:
         """Free the weights if they are this model's; the next use reads them again."""
         resident.drop(self._key)
+
+    def unquantized(self) -> VLM:
+        """Return the same model with its weights as they are stored; itself, if that is what it has.
+
+        Example:
+            >>> VLM("Qwen/Qwen3-VL-8B-Instruct", quantization="nf4").unquantized().name
+            'Qwen3-VL-8B-Instruct'
+        """
+        if self.quantization is None:
+            return self
+        return VLM(
+            self.folder or self.model,
+            revision=self.revision,
+            dtype=self.dtype,
+            device=self.device,
+            answer=self.answer,
+            batch_size=self.batch_size,
+            name=self._given_name,
+        )
 
     def skeleton(self) -> PreTrainedModel:
         """Return the model without weights (on torch's meta device): module names and shapes for planning.
@@ -165,6 +204,10 @@ class VLM:
             ModelError: As `config`.
         """
         return loading.skeleton(self.config)
+
+    def _default_name(self) -> str:
+        stored = (self.folder.resolve() if self.folder else Path(self.model)).name
+        return f"{stored}-{self.quantization}" if self.quantization else stored
 
     @cached_property
     def _dtype(self) -> str:

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vlm_tune.errors import ModelError
-from vlm_tune.families import Family, family_of
+from vlm_tune.families import Family, family_in
+from vlm_tune.vlm.quantization import Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,9 @@ class Resident:
         model: The model, on its device, at rest.
         processor: Its processor.
         device: Where it is.
-        dtype: The type of its weights.
+        dtype: The type of its weights; of its products, where the weights are quantised.
+        quantization: How the language model's weights are stored in fewer bits; None where they are not.
+        sharded: Whether its layers are spread over several processes; all must then call it together.
         adapted_now: Whether an adapter is on it at this moment.
     """
 
@@ -51,6 +54,8 @@ class Resident:
     processor: ProcessorMixin
     device: torch.device
     dtype: torch.dtype
+    quantization: Quantization | None = None
+    sharded: bool = False
     adapted_now: bool = field(default=False, init=False)
 
     @property
@@ -58,9 +63,9 @@ class Resident:
         """What is where in this architecture.
 
         Raises:
-            ModelError: The architecture's layers are not known.
+            ModelError: The architecture is not known, and its layers are not found by looking.
         """
-        return family_of(self.model.config)
+        return family_in(self.model)
 
     @contextmanager
     def adapted(self, wrap: Callable[[PreTrainedModel], PeftModel]) -> Iterator[PeftModel]:
@@ -79,8 +84,17 @@ class Resident:
         settings = [dict(vars(config)) for config in configs]
         self.adapted_now = True
         try:
-            yield wrap(self.model)
+            wrapped = wrap(self.model)
+            if self.quantization is not None:
+                # PEFT has to know it to wrap the layers. TRL, told the same, rounds the adapters to bfloat16, in
+                # which small updates vanish. Nothing else of PEFT's `prepare_model_for_kbit_training` is needed:
+                # at rest all weights are frozen, checkpointing asks for no input gradients, and the norms, which
+                # it copies to float32, compute in float32 anyway.
+                self.model.is_loaded_in_4bit = False
+            yield wrapped
         finally:
+            if self.quantization is not None:
+                self.model.is_loaded_in_4bit = True
             _take_off(self.model)
             _rest(self.model)
             for config, values in zip(configs, settings, strict=True):
@@ -153,11 +167,14 @@ def _rest(model: PreTrainedModel) -> None:
 def _take_off(model: PreTrainedModel) -> None:
     # Works on the layers and not through PEFT's wrapper, which does not exist if wrapping was interrupted.
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+    # From the inside out, so that the names stay right; a module trained in full is a copy beside the original.
+    for name, module in reversed(list(model.named_modules())):
+        if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper):
+            own = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
+            setattr(model.get_submodule(parent), child, own)
     for mark in ("peft_config", "_hf_peft_config_loaded"):
         if mark in vars(model):
             delattr(model, mark)
