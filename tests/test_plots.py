@@ -37,7 +37,13 @@ EVERY_FIGURE: dict[str, Callable[[], Figure]] = {
     ),
     "confusion": lambda: plots.confusion([[30, 2, 1], [4, 25, 0]], ["crack", "dent"], accuracy=wilson(55, 62)),
     "similarity_histogram": lambda: plots.similarity_histogram([0.5, 0.7, 0.99], null=[0.4, 0.5], cut=0.9),
-    "loss_curve": lambda: plots.loss_curve([1, 2, 3], [1.0, 0.5, 0.2], validation=([3], [0.4])),
+    "loss_curve": lambda: plots.loss_curve(
+        [1, 2], [1.0, 0.5], validation=([2], [0.4]), accuracy=[(2, wilson(7, 8))], kept=2
+    ),
+    "token_spans": lambda: plots.token_spans(
+        [("image", "<image x 713>"), ("masked", "What is it?\n$5 " + 30 * "or more "), ("trained", "dent")],
+        caption="a.jpg",
+    ),
     "class_balance": lambda: plots.class_balance({"train": {"crack": 9, "dent": 8}, "test": {"crack": 3}}),
     "paired_bar": lambda: plots.paired_bar(wins=10, losses=4, both_right=77, both_wrong=7),
     "modules_hit": lambda: plots.modules_hit([("vision attention", 4, 4), ("language attention", 0, 8)]),
@@ -75,7 +81,9 @@ def test_every_public_figure_is_covered_above() -> None:
         ("similarity_histogram", ["n = 3", "cut 0.900, 1 above"]),
         ("class_balance", ["train n = 17", "test n = 3"]),
         ("paired_bar", ["+6.1 points [-1.5, +14.4]", "n = 98", "only candidate: 10", "both wrong: 7"]),
+        ("loss_curve", ["on 8 validation examples with 95 % intervals", "kept: step 2", "nats per token"]),
         ("modules_hit", ["4 of 12", "0 of 8"]),
+        ("token_spans", ["a.jpg", "<image x 713>", "$5 or more", "dent", "image, not trained"]),
     ],
 )
 def test_figures_say_their_sample_size_and_interval(name: str, words: list[str]) -> None:

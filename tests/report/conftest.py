@@ -26,7 +26,12 @@ from vlm_tune.training import (
     TrainingLog,
 )
 from vlm_tune.training.adapter import BaseIdentity
+from vlm_tune.training.audit import TokenAudit, TokenSpan
 from vlm_tune.training.estimate import Estimates
+from vlm_tune.training.gpus import GpuTable
+from vlm_tune.training.log import ValidationResult
+from vlm_tune.training.memory import Layout
+from vlm_tune.training.movement import Movement
 from vlm_tune.training.overfit import GateCheck
 from vlm_tune.training.plan import PlanRow
 
@@ -127,22 +132,27 @@ def trained(photos: Dataset, tmp_path: Path) -> list[object]:
         target_modules=".*",
         r=64,
         scale=0.25,
+        method="LoRA r 64, scale alpha / r = 16 / 64 = 0.25",
         trained_parameters=5_400_000,
         total_parameters=8_767_000_000,
         num_examples=319,
         tokens_per_example=828,
         estimates=Estimates(
             device="NVIDIA H200",
+            layout=Layout(micro_batch_size=4, checkpointed=0.0),
             memory_gb=52.1,
             weights_gb=17.5,
+            photos_gb=0.5,
+            overhead_gb=0.1,
             adapter_gb=1.0,
             activations_gb=33.0,
             device_gb=141.0,
             tflop_per_example=50.0,
             seconds=330.0,
+            preparation_s=2.0,
             steps=240,
-            cost=None,
         ),
+        gpus=GpuTable(rows=()),
     )
     hint = "look for images that get mixed up"
     overfit = OverfitReport(
@@ -182,14 +192,33 @@ def _adapter(photos: Dataset, folder: Path) -> Adapter:
     log = TrainingLog(
         losses=(1.1, 0.6, 0.2, 0.05),
         learning_rates=(1e-4,) * 4,
-        validation_losses=((2, 0.5), (4, 0.3)),
+        validation=(
+            ValidationResult(step=2, loss=0.5, accuracy=wilson(31, 40)),
+            ValidationResult(step=4, loss=0.3, accuracy=wilson(36, 40)),
+        ),
+        kept_step=4,
+        movement=(Movement(region="vision", num_layers=54, mean=0.0021, least=0.0004),),
         num_examples=319,
         epochs=3,
         seconds=492.0,
         trained_parameters=5_400_000,
         total_parameters=8_767_000_000,
-        trained_tokens=18,
-        audited_tokens=4968,
+        audit=TokenAudit(
+            examples=6,
+            trained_text={"dent": "dent<|im_end|>"},
+            trained_tokens=18,
+            total_tokens=4968,
+            image_tokens=4278,
+            example_id="dent/7.jpg",
+            spans=(
+                TokenSpan(kind="masked", text="<|im_start|>user\n<|vision_start|>", num_tokens=4),
+                TokenSpan(kind="image", text="<image x 713>", num_tokens=713),
+                TokenSpan(
+                    kind="masked", text="<|vision_end|>What is it?<|im_end|>\n<|im_start|>assistant\n", num_tokens=9
+                ),
+                TokenSpan(kind="trained", text="dent<|im_end|>", num_tokens=2),
+            ),
+        ),
     )
     base = BaseIdentity(model=str(folder / "private" / "model"), revision=None, dtype="auto", source="a folder")
     card = AdapterCard(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from vlm_tune.plots.photos import class_balance, image_grid, pair_grid, similarity_histogram
 from vlm_tune.plots.style import colours, figure_to_png, figure_to_svg, palette
 from vlm_tune.plots.systems import accuracy_forest, class_scores, confusion, paired_bar
-from vlm_tune.plots.training import loss_curve, modules_hit, score_differences
+from vlm_tune.plots.training import loss_curve, modules_hit, score_differences, token_spans
 
 __all__ = [
     "accuracy_forest",
@@ -28,4 +28,5 @@ __all__ = [
     "palette",
     "score_differences",
     "similarity_histogram",
+    "token_spans",
 ]

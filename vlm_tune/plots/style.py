@@ -26,6 +26,7 @@ __all__ = [
     "palette",
     "percent_axis",
     "plain",
+    "plain_axes",
 ]
 
 INK, MUTED, RULE = "#1f2328", "#667078", "#d5d9dd"
@@ -83,11 +84,16 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """Return a figure with one pair of plain axes."""
     figure = blank_figure(width, height, title)
     axes = figure.add_subplot()
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Axes) -> None:
+    """Take away what only decorates a pair of axes."""
     axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def percent_axis(axes: Axes) -> None:

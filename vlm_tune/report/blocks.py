@@ -33,6 +33,7 @@ __all__ = [
     "Section",
     "System",
     "Table",
+    "Tokens",
 ]
 
 
@@ -74,6 +75,15 @@ class Quote(Block):
     kind = "quote"
     caption: str
     text: str
+
+
+@dataclass(frozen=True)
+class Tokens(Block):
+    """A text by what becomes of its tokens: kind (`trained`, `image` or `masked`) and words of each piece."""
+
+    kind = "tokens"
+    caption: str
+    pieces: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_tune import _console, _files, versions
+from vlm_tune import _console, _files, _processes, versions
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation import Comparison, Evaluation
 from vlm_tune.leakage import LeakageReport
@@ -127,6 +127,7 @@ class Report:
             "figures flatter whoever was trained on them. LeakageReport.resolve takes them out."
         ]
 
+    @_processes.by_one
     def save(self, path: Path | str) -> Path:
         """Write the page, and `<name>.json` beside it, and return the page's path.
 

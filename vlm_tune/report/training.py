@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlm_tune.report.blocks import Cell, Chart, Check, Checks, Facts, Section, Table
+from vlm_tune.report.blocks import Cell, Chart, Check, Checks, Facts, Section, Table, Tokens
 from vlm_tune.report.charts import inline_svg
 from vlm_tune.report.context import Context, last_part
 from vlm_tune.report.sections import section
 from vlm_tune.report.words import count, duration, percent, size
-from vlm_tune.training import Adapter, AdapterPlan, MergeReport, OverfitReport
+from vlm_tune.training import Adapter, AdapterPlan, MergeReport, OverfitReport, TrainingLog
 
 __all__: list[str] = []
 
@@ -77,7 +77,7 @@ def _(adapter: Adapter, context: Context) -> Section:
     facts = [
         ("Base model", last_part(adapter.card.base.model)),
         ("Training photos", f"{count(log.num_examples)}, {log.epochs:g} epochs"),
-        ("Steps", f"{count(log.num_steps)} of batch {config.batch_size * config.gradient_accumulation}"),
+        ("Steps", f"{count(log.num_steps)}, {config.batch_size} photos each"),
         ("Time", f"{duration(log.seconds)} ({log.samples_per_second:.1f} photos/s)"),
         ("Trained parameters", f"{count(log.trained_parameters)} ({percent(log.trained_share, 2)})"),
         (
@@ -87,11 +87,13 @@ def _(adapter: Adapter, context: Context) -> Section:
         ("Layers adapted", ", ".join(config.kinds)),
         ("Learning rate", f"{config.learning_rate:g}, {config.lr_scheduler}"),
         ("Loss", f"{log.losses[0]:.3f} at first, {log.final_loss:.4f} at last"),
-        (
-            "Trained tokens",
-            f"{percent(log.trained_tokens / log.audited_tokens, 1)} of the tokens: the answers",
-        ),
+        ("Trained tokens", f"{percent(log.audit.trained_fraction, 1)} of the tokens: the answers"),
     ]
+    if log.kept is not None:
+        seen = log.kept.accuracy
+        facts.append(
+            ("Validation", f"{seen.percent()} (n = {seen.n}) after step {count(log.kept_step)}, which was kept")
+        )
     anchor = context.anchor("training")
     curve = inline_svg(adapter.plot(), prefix=anchor, label="Training loss by step")
     card = adapter.card.model_dump(mode="json", exclude={"task": True, "training": {"learning_rates": True}})
@@ -99,7 +101,7 @@ def _(adapter: Adapter, context: Context) -> Section:
         anchor=anchor,
         key="adapter",
         title="Training",
-        blocks=[Facts(facts), Chart(curve)],
+        blocks=[Facts(facts), Chart(curve), *_moved(log), _tokens(log)],
         rank=62,
         data={**_clean(card), "fingerprint": adapter.fingerprint},
     )
@@ -139,6 +141,20 @@ def _(merge: MergeReport, context: Context) -> Section:
         rank=64,
         data=merge.model_dump(mode="json"),
     )
+
+
+def _moved(log: TrainingLog) -> list[Table]:
+    rows: list[list[str | Cell]] = [
+        [row.region, Cell(count(row.num_layers)), Cell(percent(row.mean, 2)), Cell(percent(row.least, 2))]
+        for row in log.movement
+    ]
+    columns = ["Region", "Layers trained", "Update over weights, mean", "least"]
+    return [Table("How far each region moved", columns, rows, numeric=True)] if rows else []
+
+
+def _tokens(log: TrainingLog) -> Tokens:
+    caption = f"What the loss sees: {log.audit.headline}. One of them, {log.audit.example_id}:"
+    return Tokens(caption, [(span.kind, span.text) for span in log.audit.spans])
 
 
 def _clean(value: Any) -> Any:

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-from pydantic import NonNegativeInt
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from vlm_tune.errors import AdapterError, LabelAuditError
-from vlm_tune.families import Family, family_of
-from vlm_tune.records import Record
+from vlm_tune.families import Family
+from vlm_tune.training.audit import TokenAudit, TokenKind, TokenSpan
 from vlm_tune.training.batches import IGNORED, Batches
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-__all__ = ["GradientLiveness", "TokenAudit", "audit_tokens"]
-
-
-class TokenAudit(Record):
-    """What is trained and what is not, decoded from the very batches that the trainer gets."""
-
-    examples: NonNegativeInt
-    """Examples decoded: one batch, and one of every label."""
-    trained_text: dict[str, str]
-    """Label to the text that is trained for it, special tokens spelled out."""
-    trained_tokens: NonNegativeInt
-    """Tokens that the loss sees."""
-    total_tokens: NonNegativeInt
-    """Tokens of those examples, padding left out."""
-    image_tokens: NonNegativeInt
-    """Those of them that stand for images; none is trained."""
-
-    @property
-    def trained_fraction(self) -> float:
-        """Share of the tokens that the loss sees."""
-        return self.trained_tokens / self.total_tokens
+__all__ = ["GradientLiveness", "audit_tokens"]
 
 
 def audit_tokens(batches: Batches, config: PreTrainedConfig, *, batch_size: int) -> TokenAudit:
@@ -50,31 +28,39 @@ def audit_tokens(batches: Batches, config: PreTrainedConfig, *, batch_size: int)
         batch_size: Examples in the batch that is decoded.
 
     Raises:
-        LabelAuditError: The trained text is not the label and the end of turn; an image token would be
-            trained; something comes behind the answer; or the image tokens do not match the image's patches.
+        LabelAuditError: Nothing would be trained, or an image token, or a text that is not the label and the end
+            of turn; the answer is cut, or something comes behind it; or the image tokens do not match the image's
+            patches.
     """
     first: dict[str, int] = {}
     for index, example in enumerate(batches.examples):
         first.setdefault(example.label, index)
     indices = sorted({*range(min(batch_size, len(batches))), *first.values()})
+    image_id = _image_token(config)
     counts: Counter[str] = Counter()
     texts: dict[str, str] = {}
+    spans: tuple[TokenSpan, ...] = ()
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
-        batch = batches.collate([{"index": index} for index in chosen])
+        batch = batches.collate(chosen)
         _match_images(batch, config)
         for row, index in enumerate(chosen):
-            example = batches.examples[index]
-            texts[example.label] = _audit_row(batches, batch, row, example.label, config.image_token_id)
-            counts["trained"] += int((batch["labels"][row] != IGNORED).sum())
-            counts["total"] += int(batch["attention_mask"][row].sum())
-            counts["image"] += int((batch["input_ids"][row] == config.image_token_id).sum())
+            label = batches.examples[index].label
+            length = int(batch["attention_mask"][row].sum())
+            ids, labels = batch["input_ids"][row], batch["labels"][row]
+            texts[label] = _audit_row(batches, ids, labels, label, length=length, image_id=image_id)
+            spans = spans or _spans(batches.processor.tokenizer, ids[:length], labels[:length], image_id)
+            counts["trained"] += int((labels != IGNORED).sum())
+            counts["total"] += length
+            counts["image"] += int((ids == image_id).sum())
     return TokenAudit(
         examples=len(indices),
         trained_text=texts,
         trained_tokens=counts["trained"],
         total_tokens=counts["total"],
         image_tokens=counts["image"],
+        example_id=batches.examples[indices[0]].id,
+        spans=spans,
     )
 
 
@@ -83,6 +69,7 @@ class GradientLiveness:
 
     B starts at 0 and A does not, so B's gradient is there from the first step on, unless the layer is cut
     off: by reentrant checkpointing, by a model that does not use it, or by an image that never reaches it.
+    A module that is trained in full must get one for any of its parameters: a bias may rightly have none.
 
     Args:
         family: The architecture, to name the regions.
@@ -107,50 +94,75 @@ class GradientLiveness:
         if self._left <= 0:
             return
         self._left -= 1
-        watched = {name: p for name, p in parameters if ".lora_B." in name and p.requires_grad}
+        watched = {name: p for name, p in parameters if _is_watched(name) and p.requires_grad}
+        layers = list(dict.fromkeys(_module_name(name) for name in watched))
         norms = _norms(watched)
-        broken = [name for name, norm in norms.items() if norm != norm or norm == float("inf")]
+        broken = dict.fromkeys(_module_name(name) for name, norm in norms.items() if not norm < float("inf"))
         if broken:
-            raise AdapterError(f"gradients are not finite: {self._by_region(broken, watched)}; lower the learning rate")
-        self._alive |= {name for name, norm in norms.items() if norm > 0}
-        dead = [name for name in watched if name not in self._alive]
+            raise AdapterError(f"gradients are not finite: {self._by_region(broken, layers)}; lower the learning rate")
+        self._alive |= {_module_name(name) for name, norm in norms.items() if norm > 0}
+        dead = [name for name in layers if name not in self._alive]
         if dead and (last or self._left == 0):
             raise AdapterError(
-                f"these adapters get no gradient and would stay untrained: {self._by_region(dead, watched)}; "
-                f"first {_module_name(dead[0])}. Ask for other regions or kinds, or report it with the "
+                f"these adapters get no gradient and would stay untrained: {self._by_region(dead, layers)}; "
+                f"first {dead[0]}. Ask for other regions or kinds, or report it with the "
                 "output of vlm_tune.show_versions()"
             )
 
-    def _by_region(self, names: Sequence[str], watched: dict[str, torch.nn.Parameter]) -> str:
-        def regions(parameters: Sequence[str]) -> Counter[str]:
-            return Counter(_part(self._family, _module_name(name)) for name in parameters)
+    def _by_region(self, some: Collection[str], layers: Collection[str]) -> str:
+        def regions(names: Collection[str]) -> Counter[str]:
+            return Counter(" ".join(self._family.part_of(name) or ("other", "layers")) for name in names)
 
-        total = regions(list(watched))
-        return ", ".join(f"{region} {count} of {total[region]}" for region, count in regions(names).items())
+        total = regions(layers)
+        return ", ".join(f"{region} {count} of {total[region]}" for region, count in regions(some).items())
 
 
-def _audit_row(batches: Batches, batch: dict[str, torch.Tensor], row: int, label: str, image_id: int) -> str:
-    ids, labels = batch["input_ids"][row], batch["labels"][row]
-    trained = (labels != IGNORED).nonzero().flatten()
-    length = int(batch["attention_mask"][row].sum())
+def _audit_row(
+    batches: Batches, ids: torch.Tensor, labels: torch.Tensor, label: str, *, length: int, image_id: int
+) -> str:
     tokenizer = batches.processor.tokenizer
-    text = str(tokenizer.decode(labels[trained], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    answer = batches.answer(label)
-    ending = str(tokenizer.decode(answer[-1:], skip_special_tokens=False))
-    if labels[trained].tolist() != answer or text != label + ending:
-        raise LabelAuditError(f"for label {label!r} the text {text!r} would be trained, not {label + ending!r}")
-    if trained.tolist() != list(range(length - len(answer), length)):
+    places = (labels != IGNORED).nonzero().flatten()
+    trained, answer = labels[places].tolist(), batches.answer(label)
+    text = _decoded(tokenizer, trained)
+    wanted = label + _decoded(tokenizer, answer[-1:])
+    if not trained:
+        raise LabelAuditError(f"for label {label!r} nothing would be trained: all its tokens are masked")
+    if image_id in trained:
+        raise LabelAuditError(f"for label {label!r} an image token would be trained")
+    if len(trained) < len(answer) and trained in (answer[: len(trained)], answer[-len(trained) :]):
+        raise LabelAuditError(f"for label {label!r} the answer is cut: {text!r} would be trained, not {wanted!r}")
+    if trained != answer or text != wanted:
+        raise LabelAuditError(f"for label {label!r} the text {text!r} would be trained, not {wanted!r}")
+    if places.tolist() != list(range(length - len(answer), length)):
         raise LabelAuditError(
             f"for label {label!r} something comes behind the answer, or the answer is not in one piece"
         )
-    if not (labels[trained] == ids[trained]).all() or (labels == image_id).any():
+    if ids[places].tolist() != trained:
         raise LabelAuditError(f"for label {label!r} the trained tokens are not the tokens that the model reads")
     return text
 
 
+def _spans(tokenizer: Any, ids: torch.Tensor, labels: torch.Tensor, image_id: int) -> tuple[TokenSpan, ...]:
+    def kind(place: int) -> TokenKind:
+        if labels[place] != IGNORED:
+            return "trained"
+        return "image" if ids[place] == image_id else "masked"
+
+    spans = []
+    for found, group in itertools.groupby(range(len(ids)), key=kind):
+        places = list(group)
+        text = f"<image x {len(places)}>" if found == "image" else _decoded(tokenizer, ids[places].tolist())
+        spans.append(TokenSpan(kind=found, text=text, num_tokens=len(places)))
+    return tuple(spans)
+
+
+def _decoded(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
 def _match_images(batch: dict[str, torch.Tensor], config: PreTrainedConfig) -> None:
     expected = _expected_image_tokens(batch, config)
-    found = int((batch["input_ids"] == config.image_token_id).sum())
+    found = int((batch["input_ids"] == _image_token(config)).sum())
     if expected is not None and found != expected:
         raise LabelAuditError(
             f"the prompts hold {found} image tokens but the images have {expected}: processor and model do "
@@ -161,13 +173,21 @@ def _match_images(batch: dict[str, torch.Tensor], config: PreTrainedConfig) -> N
 
 
 def _expected_image_tokens(batch: dict[str, torch.Tensor], config: PreTrainedConfig) -> int | None:
-    family = family_of(config).name
-    if family == "qwen3_vl":
+    if config.model_type in ("qwen3_vl", "qwen2_5_vl"):
         merged = int(config.vision_config.spatial_merge_size) ** 2
         return int(batch["image_grid_thw"].prod(-1).sum()) // merged
-    if family == "lfm2_vl":
+    if config.model_type == "lfm2_vl":
         return int((batch["spatial_shapes"] // config.downsample_factor).prod(-1).sum())
     return None
+
+
+def _image_token(config: PreTrainedConfig) -> int:
+    # Older configurations have another name for it.
+    names = ("image_token_id", "image_token_index")
+    found = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+    if found is None:
+        raise LabelAuditError(f"the configuration of {config.model_type} does not say which token stands for images")
+    return int(found)
 
 
 def _norms(parameters: dict[str, torch.nn.Parameter]) -> dict[str, float]:
@@ -181,10 +201,10 @@ def _norms(parameters: dict[str, torch.nn.Parameter]) -> dict[str, float]:
     return dict(zip(with_gradient, norms, strict=True))
 
 
-def _part(family: Family, module: str) -> str:
-    matching = (part for part, layers in family.layers.items() if re.fullmatch(layers.pattern, module))
-    return " ".join(next(matching, ("other", "layers")))
+def _is_watched(parameter: str) -> bool:
+    return ".lora_B." in parameter or ".modules_to_save." in parameter
 
 
 def _module_name(parameter: str) -> str:
-    return parameter.removeprefix("base_model.model.").partition(".lora_")[0]
+    name = parameter.removeprefix("base_model.model.").partition(".lora_")[0]
+    return name.partition(".modules_to_save.")[0]
