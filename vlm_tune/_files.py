@@ -18,7 +18,7 @@ from typing import Any
 
 from vlm_tune.errors import StorageError
 
-__all__ = ["atomic_directory", "atomic_file", "read_json", "sha256", "write_json", "write_text"]
+__all__ = ["atomic_directory", "atomic_file", "read_json", "sha256", "sync_tree", "write_json", "write_text"]
 
 _MAX_SYNCS = 16
 
@@ -67,9 +67,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".part"))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
-        # Disks write many files down at once as fast as one.
-        with ThreadPoolExecutor(_MAX_SYNCS) as pool:
-            list(pool.map(_fsync, temporary.rglob("*")))
+        sync_tree(temporary)
         _swap(temporary, target)
         _fsync(target.parent)
     except OSError as error:
@@ -105,6 +103,13 @@ def read_json(path: Path | str) -> Any:
         raise StorageError(f"{source} does not exist") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"{source} is not valid JSON: {error}") from error
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder and everything in it is on the disk."""
+    # Disks write many files down at once as fast as one.
+    with ThreadPoolExecutor(_MAX_SYNCS) as pool:
+        list(pool.map(_fsync, [folder, *folder.rglob("*")]))
 
 
 def sha256(path: Path | str) -> str:

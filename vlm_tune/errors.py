@@ -11,7 +11,8 @@ VlmTuneError
 │   └── EmbeddingError       an embedder's vectors cannot be compared
 ├── TrainingError        training cannot start or went wrong
 │   ├── LabelAuditError      the trained tokens are not exactly the answer
-│   └── OverfitError         ten examples cannot be learnt by heart
+│   ├── OverfitError         ten examples cannot be learnt by heart
+│   └── StoppedError         the process was asked to end; the same call goes on
 ├── MergeError           the merged model is not provably the adapter
 ├── PredictorError       an answer could not be obtained
 │   └── BudgetError          the next call could cost more than is allowed
@@ -42,6 +43,7 @@ __all__ = [
     "PredictorError",
     "RecipeError",
     "SplitError",
+    "StoppedError",
     "StorageError",
     "TaskError",
     "TrainingError",
@@ -121,6 +123,23 @@ class LabelAuditError(TrainingError):
 
 class OverfitError(TrainingError):
     """The model could not learn a handful of examples by heart."""
+
+
+class StoppedError(TrainingError):
+    """The process was asked to end (SIGTERM) while it trained: a checkpoint is written, and the same call goes on.
+
+    Attributes:
+        step: Optimizer steps that are done.
+        num_steps: Optimizer steps of the whole training.
+    """
+
+    def __init__(self, *, step: int, num_steps: int, checkpoints: Path) -> None:
+        self.step = step
+        self.num_steps = num_steps
+        super().__init__(
+            f"training was asked to end after step {step} of {num_steps}; run the same again to go on from the "
+            f"checkpoint in {checkpoints}"
+        )
 
 
 class MergeError(VlmTuneError):
