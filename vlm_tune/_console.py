@@ -1,7 +1,7 @@
 """The terminal: one console for results, one for progress, one progress bar.
 
 Results go to stdout and only when asked for (`show()`); progress goes to stderr, shows itself on a
-terminal only, and is switched off with `quiet()`.
+terminal only, and is switched off with `quiet()`. Of several processes only the first one speaks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
+
+from vlm_tune import _processes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -73,7 +75,7 @@ def progress(title: str, *, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[note]}", style="dim"),
         console=console,
-        disable=_quiet_depth > 0 or not console.is_terminal,
+        disable=_silent() or not console.is_terminal,
     ) as bars:
         task = bars.add_task(title, total=total, note="")
 
@@ -89,18 +91,20 @@ def progress(title: str, *, total: int | None) -> Iterator[Bar]:
 
 def notice(text: str) -> None:
     """Say one line on stderr, unless quiet."""
-    if not _quiet_depth:
+    if not _silent():
         _stderr().print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def stage(title: str) -> None:
     """Draw a titled rule on stderr, unless quiet."""
-    if not _quiet_depth:
+    if not _silent():
         _stderr().rule(f"[bold]{title}", align="left")
 
 
 def show(renderable: RenderableType, *, html: str | None = None) -> None:
     """Show a result: HTML in a notebook where there is some, rich on stdout otherwise."""
+    if not _processes.is_main():
+        return
     if html is not None and _in_notebook():
         # Only a notebook gets here, and it brings IPython with it.
         notebook = import_module("IPython.display")
@@ -120,6 +124,10 @@ def to_html(renderable: RenderableType) -> str:
     console = Console(file=io.StringIO(), record=True, width=110, force_jupyter=False)
     console.print(renderable)
     return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.3'>{code}</pre>")
+
+
+def _silent() -> bool:
+    return _quiet_depth > 0 or not _processes.is_main()
 
 
 def _stderr() -> Console:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from vlm_tune import _processes
 from vlm_tune._console import Bar, progress
 from vlm_tune.data import Dataset
 from vlm_tune.errors import EvaluationError, ImageError
@@ -53,6 +54,7 @@ class Evaluator:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.min_coverage = min_coverage
 
+    @_processes.by_one
     def run(self, predictor: Predictor) -> Evaluation:
         """Ask about every example that has no answer yet, and return all answers.
 

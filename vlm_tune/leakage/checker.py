@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_tune import _console
+from vlm_tune import _console, _processes
 from vlm_tune.data.dataset import Dataset
 from vlm_tune.data.splitting import SPLITS, SplitName
 from vlm_tune.embedding import Embedder, EmbeddingFunction, as_embedder, default_embedder
@@ -75,6 +75,7 @@ class LeakageChecker:
         self.threshold = threshold
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
+    @_processes.by_one
     def check(self, dataset: Dataset) -> LeakageReport:
         """Compare the splits of a dataset.
 

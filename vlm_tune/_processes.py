@@ -1,0 +1,218 @@
+"""Several processes of one script: who is who, what one does for all, and who tells of a failure.
+
+A launcher (`torchrun`, `accelerate launch`) runs the same script once a GPU. All processes train; everything else that
+takes long or writes files is done by the first of them, and the others get its result. How many there are, and which
+one this is, the launcher says in RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE: the only environment variables
+besides API keys that are read. Without all of them, the process is alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = [
+    "barrier",
+    "by_one",
+    "first_to_fail",
+    "gathered",
+    "is_main",
+    "join",
+    "local_rank",
+    "local_world_size",
+    "rank",
+    "same",
+    "world_size",
+]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_PATIENCE = timedelta(days=7)
+"""How long processes wait for the first one, which may have a whole test set to ask about."""
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+_busy_for_all = 0
+"""How many calls of `by_one` this process is inside of; there it is alone."""
+
+
+def rank() -> int:
+    """Return which process this is, from 0."""
+    return 0 if _busy_for_all else _launched("RANK", 0)
+
+
+def world_size() -> int:
+    """Return how many processes there are."""
+    return 1 if _busy_for_all else _launched("WORLD_SIZE", 1)
+
+
+def local_rank() -> int:
+    """Return which of this machine's processes this is, from 0; it is also the number of its GPU."""
+    return _launched("LOCAL_RANK", 0)
+
+
+def local_world_size() -> int:
+    """Return how many processes share this machine."""
+    return _launched("LOCAL_WORLD_SIZE", 1)
+
+
+def is_main() -> bool:
+    """Return whether this is the process that prints and writes.
+
+    Example:
+        >>> is_main(), world_size()
+        (True, 1)
+    """
+    return rank() == 0
+
+
+def join() -> None:
+    """Connect the processes; at once if they are connected, or if there is only one."""
+    import torch
+    from torch import distributed
+
+    if world_size() == 1 or distributed.is_initialized():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        # More processes than GPUs are refused where a model is read, in words.
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+        # Objects go through gloo: waiting there for the first process costs nothing and never times out.
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    atexit.register(_leave)
+    sys.excepthook = _telling_once(sys.excepthook)
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    gathered(None)
+
+
+def gathered(value: _T) -> list[_T]:
+    """Return what each process gives, in the order of their ranks."""
+    if world_size() == 1:
+        return [value]
+    from torch import distributed
+
+    join()
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def same(value: _T) -> _T:
+    """Return what the first process gives, in all of them: decisions that depend on a disk or a clock.
+
+    Example:
+        >>> same("only one process here")
+        'only one process here'
+    """
+    if world_size() == 1:
+        return value
+    from torch import distributed
+
+    join()
+    box: list[Any] = [value if is_main() else None]
+    distributed.broadcast_object_list(box, src=0)
+    result: _T = box[0]
+    return result
+
+
+def by_one(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let the first process call a function for all of them; what it returns or raises, all return or raise.
+
+    Example:
+        >>> by_one(max)([3, 5, 4])
+        5
+    """
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if world_size() == 1:
+            return function(*args, **kwargs)
+        join()
+        result, failure = same(_tried(function, *args, **kwargs) if is_main() else (None, None))
+        if failure is not None:
+            raise failure.error
+        return result  # type: ignore[return-value]
+
+    return call
+
+
+def first_to_fail() -> bool:
+    """Return whether no other process has failed before: that one tells why, the others are only its victims."""
+    if world_size() == 1:
+        return True
+    from torch import distributed
+
+    try:
+        # The launcher keeps it, so it is there when the first process is not.
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10)
+        )
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return bool(store.add(f"vlm_tune/failed/{start}", 1) == 1)
+    except (KeyError, RuntimeError):
+        # Nothing to ask: better said twice than not at all.
+        return True
+
+
+def _launched(name: str, alone: int) -> int:
+    if any(variable not in os.environ for variable in _VARIABLES):
+        return alone
+    return int(os.environ[name])
+
+
+def _tried(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> tuple[_T | None, _Failure | None]:
+    global _busy_for_all
+    _busy_for_all += 1
+    try:
+        return function(*args, **kwargs), None
+    except Exception as error:
+        return None, _Failure(error)
+    finally:
+        _busy_for_all -= 1
+
+
+class _Failure:
+    """An error on its way to other processes: many cannot be pickled, for they are made of other things than words."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getstate__(self) -> tuple[type[Exception], str, dict[str, Any]]:
+        carried = {}
+        for name, value in vars(self.error).items():
+            with suppress(Exception):
+                pickle.dumps(value)
+                carried[name] = value
+        return type(self.error), str(self.error), carried
+
+    def __setstate__(self, state: tuple[type[Exception], str, dict[str, Any]]) -> None:
+        kind, words, carried = state
+        self.error = kind.__new__(kind, words)
+        vars(self.error).update(carried)
+
+
+def _telling_once(hook: Callable[..., Any]) -> Callable[..., Any]:
+    def tell(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+        if first_to_fail():
+            hook(kind, error, traceback)
+
+    return tell
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
