@@ -1,7 +1,7 @@
-"""Write Qwen3-VL-8B or LFM2-VL-3B at its true dimensions with random weights and the demo's small tokenizer.
+"""Write Qwen3-VL-8B, Qwen3-VL-32B or LFM2-VL-3B at true dimensions with random weights and a small tokenizer.
 
-Speed, memory, file layout and code paths are those of the real model; the answers are noise. For machines
-that cannot download weights:
+Speed, memory, file layout and code paths are those of the real model; the answers are noise. Tensors are drawn one by
+one and go straight to disk: the main memory holds a few at a time. For machines that cannot download weights:
 
     python benchmarks/make_random_checkpoint.py qwen3-vl-8b /tmp/qwen3-vl-8b
     python benchmarks/make_random_checkpoint.py lfm2-vl-3b /tmp/lfm2-vl-3b --tiny
@@ -10,7 +10,11 @@ that cannot download weights:
 from __future__ import annotations
 
 import argparse
+import json
+import struct
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from transformers import (
     Lfm2VlImageProcessor,
     Lfm2VlProcessor,
     PreTrainedConfig,
+    PreTrainedModel,
     ProcessorMixin,
     Qwen3VLConfig,
 )
@@ -45,6 +50,17 @@ _LFM2_TEMPLATE = (
 
 def qwen3_vl_8b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
     """Return configuration and processor of Qwen3-VL-8B: 36 text layers, 27 vision blocks, 4 mergers."""
+    return _qwen3_vl(layers=36, width=4096, inner=12_288, heads=32, tiny=tiny)
+
+
+def qwen3_vl_32b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
+    """Return configuration and processor of Qwen3-VL-32B: 64 text layers behind the same vision tower."""
+    return _qwen3_vl(layers=64, width=5120, inner=25_600, heads=64, tiny=tiny)
+
+
+def _qwen3_vl(
+    *, layers: int, width: int, inner: int, heads: int, tiny: bool
+) -> tuple[PreTrainedConfig, ProcessorMixin]:
     processor = AutoProcessor.from_pretrained(demo.model_path())
     for part in (processor.image_processor, processor.video_processor):
         part.patch_size = 16
@@ -52,10 +68,10 @@ def qwen3_vl_8b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
     ids = processor.tokenizer.get_vocab()
     text: dict[str, Any] = dict(
         vocab_size=151_936,
-        hidden_size=4096,
-        intermediate_size=12_288,
-        num_hidden_layers=36,
-        num_attention_heads=32,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         num_key_value_heads=8,
         head_dim=128,
         max_position_embeddings=262_144,
@@ -69,7 +85,7 @@ def qwen3_vl_8b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
         patch_size=16,
         spatial_merge_size=2,
         temporal_patch_size=2,
-        out_hidden_size=4096,
+        out_hidden_size=width,
         num_position_embeddings=2304,
         deepstack_visual_indexes=[8, 16, 24],
     )
@@ -149,20 +165,84 @@ def lfm2_vl_3b(*, tiny: bool) -> tuple[PreTrainedConfig, ProcessorMixin]:
     return config, Lfm2VlProcessor(Lfm2VlImageProcessor(), tokenizer, chat_template=_LFM2_TEMPLATE)
 
 
-MODELS = {"qwen3-vl-8b": qwen3_vl_8b, "lfm2-vl-3b": lfm2_vl_3b}
+MODELS: Mapping[str, Callable[..., tuple[PreTrainedConfig, ProcessorMixin]]] = {
+    "qwen3-vl-8b": qwen3_vl_8b,
+    "qwen3-vl-32b": qwen3_vl_32b,
+    "lfm2-vl-3b": lfm2_vl_3b,
+}
+_SHARD_BYTES = 5_000_000_000
+_WRITERS = 4
+Shapes = dict[str, tuple[int, ...]]
 
 
 def write(name: str, folder: Path, *, tiny: bool = False, device: str | None = None, seed: int = 0) -> int:
-    """Write the checkpoint in bfloat16 and return its number of parameters."""
+    """Write the checkpoint in bfloat16 and return its number of parameters.
+
+    Norms are 1, biases 0, all else is normal with the standard deviation that the language model is initialised with.
+    The same seed gives the same values on the same kind of device.
+    """
     config, processor = MODELS[name](tiny=tiny)
-    torch.manual_seed(seed)
-    with torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")):
+    with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    folder.mkdir(parents=True, exist_ok=True)
     end_of_turn = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    model.generation_config = GenerationConfig(eos_token_id=end_of_turn, pad_token_id=processor.tokenizer.pad_token_id)
-    model.save_pretrained(folder, max_shard_size="5GB")
+    GenerationConfig(eos_token_id=end_of_turn, pad_token_id=processor.tokenizer.pad_token_id).save_pretrained(folder)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
+    _write_weights(model, folder, device or ("cuda" if torch.cuda.is_available() else "cpu"), seed)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _write_weights(model: PreTrainedModel, folder: Path, device: str, seed: int) -> None:
+    # Tied weights are one parameter under its first name, as save_pretrained writes them.
+    shapes: Shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    shards: list[Shapes] = [{}]
+    for name, shape in shapes.items():
+        if shards[-1] and _bytes(shards[-1]) + _bytes({name: shape}) > _SHARD_BYTES:
+            shards.append({})
+        shards[-1][name] = shape
+    files = ["model.safetensors"]
+    if len(shards) > 1:
+        files = [f"model-{n + 1:05}-of-{len(shards):05}.safetensors" for n in range(len(shards))]
+        where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": _bytes(shapes)}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    std = model.config.get_text_config().initializer_range
+
+    def write_shard(number: int) -> None:
+        draw = torch.Generator(device).manual_seed(seed * 1000 + number)
+        with (folder / files[number]).open("wb") as file:
+            file.write(_header(shards[number]))
+            for name, shape in shards[number].items():
+                tensor = torch.empty(shape, dtype=torch.bfloat16, device=device)
+                if name.endswith("bias"):
+                    tensor.zero_()
+                elif len(shape) == 1:
+                    tensor.fill_(1.0)
+                else:
+                    tensor.normal_(0.0, std, generator=draw)
+                file.write(memoryview(tensor.cpu().view(torch.uint8).numpy()).cast("B"))
+
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        list(writers.map(write_shard, range(len(shards))))
+
+
+def _header(shapes: Shapes) -> bytes:
+    """Return what a safetensors file begins with: the length of a JSON object, and the object."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, shape in shapes.items():
+        end = start + _bytes({name: shape})
+        entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes(shapes: Shapes) -> int:
+    return sum(2 * torch.Size(shape).numel() for shape in shapes.values())
 
 
 def main() -> None:
