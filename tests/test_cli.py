@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_tune import __version__
+from tests.drawn import draw_some
+from vlm_tune import __version__, demo
 from vlm_tune.evaluation import Evaluation
 
 
@@ -48,3 +49,15 @@ def test_compare_and_report_read_saved_evaluations(tmp_path: Path) -> None:
     assert reported.returncode == 0, reported.stderr
     assert reported.stdout.strip().endswith("both.html")
     assert (tmp_path / "both.html").stat().st_size > 1000
+
+
+def test_plan_lists_every_gpu_with_a_price(tmp_path: Path) -> None:
+    draw_some(tmp_path / "photos", num_train=12, num_test=6, num_twins=0, flat=False)
+    (tmp_path / "recipe.yaml").write_text(
+        f"task: {{prompt: 'Which damage?', classes: [crack, dent, scratch]}}\n"
+        f"data: {{folder: photos}}\nmodel: {demo.model_path()}\nrun_dir: runs/damage\n"
+    )
+    done = vlm_tune("plan", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("layers adapted", "passes", "A10G", "H200", "4-bit"):
+        assert words in done.stdout

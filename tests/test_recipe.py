@@ -158,20 +158,22 @@ def test_a_killed_run_goes_on(small_recipe: Recipe, tmp_path: Path) -> None:
 def test_a_recipe_of_several_classes_runs_to_its_report(tmp_path: Path) -> None:
     task = vt.Task(prompt="Which colours are in it?", classes=COLOURS, multi_label=True)
     lines = ["image,label"]
-    for number, label in enumerate(task.answers * 2):
+    for number, label in enumerate(task.answers * 3):
         (tmp_path / f"{number}.png").write_bytes(mixture(task.members(label), number))
         lines.append(f'{number}.png,"{label}"')
     (tmp_path / "photos.csv").write_text("\n".join(lines))
     result = Recipe(
         task=task,
-        data=DataSource(table=tmp_path / "photos.csv"),
+        data=DataSource(table=tmp_path / "photos.csv", validation=0.3, test=0.3),
         model=str(demo.model_path()),
         run_dir=tmp_path / "run",
-        train=vt.TrainConfig(epochs=1, learning_rate=2e-3),
+        train=vt.TrainConfig(epochs=1, learning_rate=2e-3, keep="best"),
         overfit=False,
     ).run()
     assert all(evaluation.multi_label for evaluation in result.evaluations)
     assert "Exact match" in result.report.read_text()
+    log = vt.Adapter.load(tmp_path / "run" / "adapter").training
+    assert [one.accuracy.n for one in log.validation] == [7]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [row["confusion"] for row in report["evaluations"]] == [None] * 3
     assert report["evaluations"][2]["micro_f1"]["value"] == result.tuned.micro_f1.value

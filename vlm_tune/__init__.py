@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from vlm_tune.records import Estimate, Example, Prediction
     from vlm_tune.report import Report
     from vlm_tune.task import Task
-    from vlm_tune.training import Adapter, AdapterPlan, LoRATrainer, MergeReport, OverfitReport, TrainConfig
+    from vlm_tune.training import (
+        Adapter,
+        AdapterPlan,
+        LoRATrainer,
+        MergeReport,
+        OverfitReport,
+        TokenAudit,
+        TrainConfig,
+    )
     from vlm_tune.versions import show_versions
     from vlm_tune.vlm import VLM
 
@@ -57,6 +65,7 @@ _HOME = {
     "Recipe": "recipe",
     "Report": "report",
     "Task": "task",
+    "TokenAudit": "training",
     "TrainConfig": "training",
     "VLM": "vlm",
     "VlmTuneError": "errors",
@@ -97,6 +106,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Task",
+    "TokenAudit",
     "TrainConfig",
     "VlmTuneError",
     "__version__",

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vlm_tune import __version__
-from vlm_tune.errors import VlmTuneError
+from vlm_tune import __version__, _processes
+from vlm_tune.errors import StoppedError, VlmTuneError
 
 __all__ = ["app", "main"]
 
@@ -21,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+STOPPED = 75
+"""Exit status of a training that was asked to end: sysexits.h's EX_TEMPFAIL, "try again later"."""
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe.yaml; see the quickstart.")]
 
 
@@ -28,11 +31,14 @@ def main() -> None:
     """Run the command line; an error the library raises on purpose is one message, not a traceback."""
     try:
         app()
+    except StoppedError as error:
+        _complain(str(error))
+        sys.exit(STOPPED)
     except VlmTuneError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        _complain(f"error: {error}", colour="red")
         sys.exit(1)
     except KeyboardInterrupt:
-        typer.secho("stopped; run the same command again to go on from here", err=True)
+        _complain("stopped; run the same command again to go on from here")
         sys.exit(130)
 
 
@@ -82,11 +88,13 @@ def check(
 
 @app.command()
 def plan(recipe: RecipePath) -> None:
-    """Show what would be adapted, and the memory, time and dollars, before paying."""
+    """Show what would be adapted, and the memory, time and dollars on this machine and on every GPU with a price."""
     from vlm_tune.recipe import Recipe
 
     loaded = Recipe.from_file(recipe)
-    loaded.trainer().plan(loaded.dataset().train).show()
+    planned = loaded.trainer().plan(loaded.dataset().train)
+    planned.show()
+    planned.gpus.show()
 
 
 @app.command()
@@ -96,7 +104,7 @@ def fit(recipe: RecipePath) -> None:
 
     adapter = Recipe.from_file(recipe).fit()
     adapter.show()
-    typer.echo(adapter.path)
+    _say(adapter.path)
 
 
 @app.command()
@@ -151,4 +159,14 @@ def _finish(result: object) -> None:
     if not isinstance(result, Result):
         raise TypeError(f"expected a Result, got {type(result).__name__}")
     result.show()
-    typer.echo(result.report)
+    _say(result.report)
+
+
+def _say(path: Path) -> None:
+    if _processes.is_main():
+        typer.echo(path)
+
+
+def _complain(text: str, *, colour: str | None = None) -> None:
+    if _processes.first_to_fail():
+        typer.secho(text, fg=colour, err=True)

@@ -73,4 +73,27 @@ def test_show_frame_plot(adapter: Adapter, capsys: pytest.CaptureFixture[str]) -
     adapter.show()
     assert "examples/s" in capsys.readouterr().out
     assert list(adapter.frame()["loss"]) == list(adapter.training.losses)
-    assert adapter.plot().axes
+    assert adapter.frame()["validation_accuracy"].isna().all()
+    assert len(adapter.plot().axes) == 1
+
+
+def test_what_the_validation_examples_said_is_shown(
+    bold_qwen3_vl: Path, colours: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = colours.split(test=0.0, validation=0.25, seed=0)
+    config = CONFIG.model_copy(update={"keep": "best", "region_learning_rates": {"vision": 1e-30}})
+    trainer = LoRATrainer(VLM(bold_qwen3_vl), config)
+    adapter = trainer.fit(data.train, validation=data.validation, run_dir=tmp_path)
+    assert "The vision layers did not move" in capsys.readouterr().err
+    log = Adapter.load(adapter.path).training
+    assert log == adapter.training
+    assert log.kept is not None and log.kept.accuracy.n == len(data.validation)
+    adapter.show()
+    shown = capsys.readouterr().out
+    assert f"accuracy {log.kept.accuracy}, after step {log.kept_step}" in shown
+    assert log.audit.headline in shown and "projector" in shown and "moved" in shown
+    frame = adapter.frame().dropna()
+    assert list(frame["step"]) == [one.step for one in log.validation]
+    assert list(frame["validation_accuracy"]) == [one.accuracy.value for one in log.validation]
+    assert list(frame["validation_loss"]) == [one.loss for one in log.validation]
+    assert len(adapter.plot().axes) == 2

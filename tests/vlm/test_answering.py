@@ -80,6 +80,15 @@ def test_a_prediction_says_everything(resident: Resident, examples: list[Example
         assert prediction.model_version == "tiny@1"
 
 
+def test_what_the_right_label_gets_is_its_score_not_normalised(resident: Resident, examples: list[Example]) -> None:
+    likelihoods: dict[str, float] = {}
+    found = by_id(answers(resident, examples, TASK, likelihoods=likelihoods))
+    assert likelihoods.keys() == found.keys()
+    scores = reference_scores(resident.model, resident.processor, [example.read() for example in examples[:3]], TASK)
+    expected = scores[:, TASK.classes.index("crack")].tolist()
+    assert [likelihoods[example.id] for example in examples[:3]] == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_photo_that_cannot_be_read_fails_alone(resident: Resident, examples: list[Example], tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     bad = [

@@ -32,6 +32,8 @@ class DataSource(Record):
     For a table: the column that does."""
     test: float = Field(default=0.25, gt=0, lt=1)
     """Share of the examples held out, unless the source is split already."""
+    validation: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share that is answered after every epoch of training, for `keep` and `patience`; unless it is split already."""
     seed: int = 0
     """Seed of the split."""
 
@@ -44,7 +46,9 @@ class DataSource(Record):
         else:
             assert self.table is not None
             data = Dataset.from_table(self.table, task=task, group=self.group or "group")
-        return data if data.has_split("test") else data.split(test=self.test, seed=self.seed)
+        if data.has_split("test"):
+            return data
+        return data.split(test=self.test, validation=self.validation, seed=self.seed)
 
 
 class Opponent(Record):

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from vlm_tune import _console, _files
+from vlm_tune import _console, _files, _processes
 from vlm_tune.data import Dataset
 from vlm_tune.errors import PredictorError
 from vlm_tune.evaluation import Comparison, Evaluation, Evaluator
@@ -164,7 +164,8 @@ class Stages:
         """The trained adapter."""
         _ = self.overfit
         _console.stage("Fine-tune with LoRA")
-        adapter = self.trainer.fit(self.clean.train, run_dir=self.dir)
+        validation = self.clean.validation if self.clean.has_split("validation") else None
+        adapter = self.trainer.fit(self.clean.train, validation=validation, run_dir=self.dir)
         log = adapter.training
         _console.notice(f"{log.num_steps} steps in {log.seconds:.0f} s, loss {log.final_loss:.3f}; {adapter.path}")
         return adapter
@@ -199,7 +200,7 @@ class Stages:
         sections = [part for part in parts if part is not None]
         report = Report(evaluations, sections=sections, title=self.recipe.title)
         for evaluation in evaluations:
-            evaluation.save(self.dir / "evaluations" / f"{_slug(evaluation.name)}.parquet")
+            _processes.by_one(evaluation.save)(self.dir / "evaluations" / f"{_slug(evaluation.name)}.parquet")
         return Result(
             evaluations=evaluations,
             comparisons=comparisons,
@@ -213,12 +214,12 @@ class Stages:
         path = self.dir / f"{name}.json"
         key_path = self.dir / "stages" / f"{name}.json"
         key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-        if path.exists() and key_path.exists() and _files.read_json(key_path) == key:
+        if _processes.same(path.exists() and key_path.exists() and _files.read_json(key_path) == key):
             _console.notice(f"{name}: done before, read from {path}")
             return load(path)
         made = make()
-        made.save(path)
-        _files.write_json(key_path, key)
+        _processes.by_one(made.save)(path)
+        _processes.by_one(_files.write_json)(key_path, key)
         return made
 
 

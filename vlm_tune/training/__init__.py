@@ -1,7 +1,9 @@
 """LoRA fine-tuning: plan, overfit gate, training, adapters, merging with proof."""
 
-from vlm_tune.training.adapter import Adapter, AdapterCard, TrainingLog
+from vlm_tune.training.adapter import Adapter, AdapterCard
+from vlm_tune.training.audit import TokenAudit
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.log import TrainingLog
 from vlm_tune.training.merge_report import MergeReport
 from vlm_tune.training.overfit import OverfitReport
 from vlm_tune.training.plan import AdapterPlan
@@ -14,6 +16,7 @@ __all__ = [
     "LoRATrainer",
     "MergeReport",
     "OverfitReport",
+    "TokenAudit",
     "TrainConfig",
     "TrainingLog",
 ]

@@ -10,21 +10,31 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from vlm_tune import _console, _files
+from vlm_tune import _console, _files, _processes
 from vlm_tune.errors import StorageError, TrainingError
-from vlm_tune.families import family_of, linear_names
-from vlm_tune.training.adapter import CARD_FILE, Adapter, AdapterCard, BaseIdentity, TrainingLog
+from vlm_tune.families import family_in, linear_names
+from vlm_tune.statistics import wilson
+from vlm_tune.training.adapter import CARD_FILE, Adapter, AdapterCard, BaseIdentity
 from vlm_tune.training.attach import fresh
+from vlm_tune.training.audit import TokenAudit
 from vlm_tune.training.batches import Batches
-from vlm_tune.training.checks import TokenAudit, audit_tokens
+from vlm_tune.training.checks import audit_tokens
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.distributed import require_same
+from vlm_tune.training.failures import storing
 from vlm_tune.training.gate import balanced, choose, overfit
+from vlm_tune.training.log import TrainingLog, ValidationResult
 from vlm_tune.training.loop import History, Job
 from vlm_tune.training.loop import train as run
+from vlm_tune.training.movement import Movement, movement
 from vlm_tune.training.overfit import OverfitReport
-from vlm_tune.training.plan import AdapterPlan, make_plan
+from vlm_tune.training.plan import AdapterPlan, make_plan, read_processor
+from vlm_tune.training.sampling import example_weights
+from vlm_tune.training.selection import Validation, best
+from vlm_tune.training.trackers import require_trackers
 from vlm_tune.versions import packages
 from vlm_tune.vlm import VLM
+from vlm_tune.vlm.sharding import load_sharded, too_large
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -44,6 +54,8 @@ class LoRATrainer:
     Args:
         base: The model.
         config: How to train it.
+        shard: Spread the frozen weights over the GPUs of all processes, for models that are too large for one; slower.
+            None does so where it must be.
 
     Example:
         >>> trainer = LoRATrainer(VLM("runs/some-model"), TrainConfig(epochs=1))  # doctest: +SKIP
@@ -52,8 +64,9 @@ class LoRATrainer:
         >>> adapter = trainer.fit(data.train, run_dir="runs/damage")  # doctest: +SKIP
     """
 
-    def __init__(self, base: VLM, config: TrainConfig | None = None) -> None:
+    def __init__(self, base: VLM, config: TrainConfig | None = None, *, shard: bool | None = None) -> None:
         self.base = base
+        self._shard = shard
         self.config = config or TrainConfig()
 
     def plan(self, train: Dataset, *, device: str | None = None) -> AdapterPlan:
@@ -68,6 +81,24 @@ class LoRATrainer:
             AdapterError: A region or kind is hit nowhere or incompletely; the message lists what exists.
         """
         return make_plan(self.base, self.config, train.examples, train.task, device=device)
+
+    def audit(self, train: Dataset) -> TokenAudit:
+        """Show which tokens are trained and which are only read; `fit` makes the same audit. No weights are read.
+
+        Args:
+            train: The training examples; one batch, and one example of every label, are decoded.
+
+        Raises:
+            ModelError: The processor cannot be read.
+            LabelAuditError: The trained tokens are not exactly the answers.
+
+        Example:
+            >>> LoRATrainer(VLM("runs/some-model")).audit(data.train).show()  # doctest: +SKIP
+        """
+        import torch
+
+        batches = Batches(train.examples, processor=read_processor(self.base), task=train.task, dtype=torch.float32)
+        return audit_tokens(batches, self.base.config, batch_size=self.config.batch_size)
 
     def overfit(self, train: Dataset, *, num_examples: int = 10, max_steps: int = 100) -> OverfitReport:
         """Learn a few examples by heart with a throw-away adapter, and check that it looks at the photos.
@@ -89,7 +120,9 @@ class LoRATrainer:
             raise TrainingError(f"max_steps must be at least 1, got {max_steps}")
         chosen = choose(train.examples, num_examples, seed=self.config.seed)
         self._check_parts()
-        return overfit(self._load(), self.config, chosen, train.task, max_steps=max_steps)
+        return _processes.same(
+            overfit(self._load(), self.config, chosen, train.task, max_steps=max_steps, skeleton=self.base.skeleton())
+        )
 
     def fit(self, train: Dataset, *, validation: Dataset | None = None, run_dir: Path | str | None = None) -> Adapter:
         """Train an adapter and save it in `run_dir/adapter`.
@@ -99,37 +132,40 @@ class LoRATrainer:
 
         Args:
             train: The training examples.
-            validation: Held-out examples whose loss is logged after every epoch; nothing is chosen by it.
+            validation: Held-out examples that are answered after every epoch, as an evaluation would;
+                `TrainConfig.keep` and `patience` go by their accuracy.
             run_dir: Folder for the adapter and checkpoints; `runs/<fingerprint of the inputs>` if None.
 
         Raises:
-            TrainingError: The loss is not finite, memory ran out, or the splits ask different questions.
+            TrainingError: The loss is not finite, memory ran out, or the splits ask different questions; `keep`
+                or `patience` ask for validation examples and there are none; a class weight is for a label that no
+                example has; a tracker is not installed.
+            StoppedError: The process got a SIGTERM; a checkpoint is written, and the same call goes on.
             LabelAuditError: The trained tokens are not exactly the answers.
             AdapterError: A region or kind is not there, or an adapter gets no gradient.
             StorageError: The adapter or a checkpoint cannot be written.
         """
         self._check_parts()
-        if validation is not None and validation.task != train.task:
-            raise TrainingError("training and validation examples have different tasks; give both the same one")
+        self._check_data(train, validation)
         inputs = self._inputs(train, validation)
         folder = Path(run_dir) if run_dir is not None else Path("runs") / inputs
         target, checkpoints = folder / "adapter", folder / "checkpoints"
-        card = self._finished(target, inputs)
+        require_same(inputs)
+        card = _processes.by_one(self._finished)(target, inputs)
         if card is None:
-            card = self._train(train, validation, inputs, folder)
-            shutil.rmtree(checkpoints / inputs, ignore_errors=True)
-            if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-                checkpoints.rmdir()
+            card = _processes.same(self._train(train, validation, inputs, folder))
+            _processes.by_one(_tidy)(checkpoints, inputs)
         probe = balanced(train.examples, _PROBES, seed=self.config.seed)
         return Adapter(target, card, base=self.base, probe=probe)
 
     def _train(self, train: Dataset, validation: Dataset | None, inputs: str, folder: Path) -> AdapterCard:
         config, resident = self.config, self._load()
         batches = Batches(
-            [*train.examples, *(validation.examples if validation else ())],
+            train.examples,
             processor=resident.processor,
             task=train.task,
             dtype=resident.dtype,
+            device=resident.device,
         )
         audit = audit_tokens(batches, resident.model.config, batch_size=config.batch_size)
         targets = resident.family.target_modules(config.regions, config.kinds)
@@ -138,13 +174,16 @@ class LoRATrainer:
                 resident=resident,
                 wrapped=wrapped,
                 batches=batches,
-                num_train=len(train),
                 config=config,
                 title="Training",
                 checkpoints=folder / "checkpoints" / inputs,
+                validation=self._validation(validation),
+                logs=folder / "logs",
+                skeleton=self.base.skeleton(),
             )
             history = run(job)
-            log = _log(config, len(train), history, audit, wrapped)
+            moved = movement(wrapped, resident.family)
+            log = _log(config, len(train), history, audit, moved, wrapped)
             card = AdapterCard(
                 name=f"{self.base.name}-lora",
                 inputs=inputs,
@@ -154,22 +193,54 @@ class LoRATrainer:
                 training=log,
                 packages=packages(),
             )
-            _save(wrapped, card, folder / "adapter")
+            _processes.by_one(_save)(wrapped, card, folder / "adapter")
         return card
 
     def _load(self) -> Resident:
-        resident = self.base.load()
-        names = linear_names(resident.model)
-        resident.family.require(names, self.config.regions, self.config.kinds)
+        shard = too_large(self.base) if self._shard is None else self._shard and _processes.world_size() > 1
+        if shard and (self.config.use_dora or self.config.modules_to_save):
+            raise TrainingError("use_dora and modules_to_save need whole weights, and this model is spread over GPUs")
+        resident = load_sharded(self.base) if shard else self.base.load()
+        names, family = linear_names(resident.model), resident.family
+        family.require(names, self.config.regions, self.config.kinds)
+        if not family.registered:
+            _console.notice(f"Architecture {family.name} is not in the registry; its layers were found by looking.")
         return resident
 
+    def _check_data(self, train: Dataset, validation: Dataset | None) -> None:
+        config = self.config
+        if validation is not None and validation.task != train.task:
+            raise TrainingError("training and validation examples have different tasks; give both the same one")
+        if validation is None and (config.keep == "best" or config.patience is not None):
+            asked = "keep='best'" if config.keep == "best" else f"patience={config.patience}"
+            raise TrainingError(
+                f"TrainConfig.{asked} goes by the accuracy on validation examples, and there are none: "
+                "fit(data.train, validation=data.validation)"
+            )
+        if validation is not None and self.base.answer == "score":
+            # Answers that cannot be listed raise here, and not after an epoch.
+            _ = train.task.answers
+        example_weights([example.label for example in train], config.class_weights)
+        require_trackers(config.report_to)
+
+    def _validation(self, validation: Dataset | None) -> Validation | None:
+        if validation is None:
+            return None
+        return Validation(validation.examples, mode=self.base.answer, batch_size=self.base.batch_size)
+
     def _check_parts(self) -> None:
-        family_of(self.base.config).parts(self.config.regions, self.config.kinds)
+        family_in(self.base.skeleton()).parts(self.config.regions, self.config.kinds)
 
     def _identity(self) -> BaseIdentity:
         base = self.base
         model = str(base.folder.resolve()) if base.folder else base.model
-        return BaseIdentity(model=model, revision=base.revision, dtype=base.dtype, source=base.source)
+        return BaseIdentity(
+            model=model,
+            revision=base.revision,
+            dtype=base.dtype,
+            source=base.source,
+            quantization=base.quantization,
+        )
 
     def _inputs(self, train: Dataset, validation: Dataset | None) -> str:
         def rows(data: Dataset | None) -> list[tuple[str, str]]:
@@ -182,6 +253,7 @@ class LoRATrainer:
             train.task.fingerprint,
             rows(train),
             rows(validation),
+            self.base.answer if validation else None,
         ]
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
 
@@ -199,26 +271,41 @@ class LoRATrainer:
 
 
 def _log(
-    config: TrainConfig, num_examples: int, history: History, audit: TokenAudit, wrapped: PeftModel
+    config: TrainConfig,
+    num_examples: int,
+    history: History,
+    audit: TokenAudit,
+    moved: tuple[Movement, ...],
+    wrapped: PeftModel,
 ) -> TrainingLog:
     trained, total = wrapped.get_nb_trainable_parameters()
     return TrainingLog(
         losses=tuple(history.losses),
         learning_rates=tuple(history.learning_rates),
-        validation_losses=tuple(history.validation),
+        validation=tuple(
+            ValidationResult(step=one.step, loss=one.loss, accuracy=wilson(one.num_correct, one.num_examples))
+            for one in history.validation
+        ),
+        kept_step=history.validation[best(history.validation)].step if config.keep == "best" else len(history.losses),
+        movement=moved,
         num_examples=num_examples,
-        epochs=config.epochs,
+        epochs=min(config.epochs, len(history.losses) / config.steps_per_epoch(num_examples)),
         seconds=history.seconds,
         resumed_from=history.resumed_from,
         trained_parameters=trained,
         total_parameters=total - trained,
-        trained_tokens=audit.trained_tokens,
-        audited_tokens=audit.total_tokens,
+        audit=audit,
     )
 
 
+def _tidy(checkpoints: Path, inputs: str) -> None:
+    shutil.rmtree(checkpoints / inputs, ignore_errors=True)
+    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
+        checkpoints.rmdir()
+
+
 def _save(wrapped: PeftModel, card: AdapterCard, target: Path) -> None:
-    with _files.atomic_directory(target) as folder:
+    with storing(target), _files.atomic_directory(target) as folder:
         # Embeddings are never trained; looking whether they were would ask a server.
         wrapped.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
