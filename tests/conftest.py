@@ -21,7 +21,16 @@ settings.load_profile("patient")
 
 
 # Files that take longest go to the workers first, so that none of them works alone at the end.
-LONGEST = ("test_docs.py", "test_checker.py", "test_recipe.py", "test_profiler.py", "test_gemini_batch_killed.py")
+LONGEST = (
+    "test_docs.py",
+    "test_distributed.py",
+    "test_recipe.py",
+    "test_checker.py",
+    "test_faults.py",
+    "test_selection.py",
+    "test_profiler.py",
+    "test_gemini_batch_killed.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

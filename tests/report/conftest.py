@@ -26,14 +26,14 @@ from vlm_tune.training import (
     TrainingLog,
 )
 from vlm_tune.training.adapter import BaseIdentity
-from vlm_tune.training.audit import TokenAudit, TokenSpan
-from vlm_tune.training.estimate import Estimates
-from vlm_tune.training.gpus import GpuTable
 from vlm_tune.training.log import ValidationResult
-from vlm_tune.training.memory import Layout
-from vlm_tune.training.movement import Movement
 from vlm_tune.training.overfit import GateCheck
-from vlm_tune.training.plan import PlanRow
+from vlm_tune.training.planning.estimate import Estimates
+from vlm_tune.training.planning.gpus import GpuTable
+from vlm_tune.training.planning.memory import Layout
+from vlm_tune.training.planning.plan import PlanRow
+from vlm_tune.training.proving.audit import TokenAudit, TokenSpan
+from vlm_tune.training.proving.movement import Movement
 
 CLASSES = ("crack", "dent", "scratch")
 

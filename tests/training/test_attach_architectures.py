@@ -9,7 +9,7 @@ from tests.families.tiny import TINY, photo, tiny_model
 from vlm_tune.families import family_in, linear_names
 from vlm_tune.training import TrainConfig
 from vlm_tune.training.attach import fresh
-from vlm_tune.training.checks import GradientLiveness
+from vlm_tune.training.proving.checks import GradientLiveness
 from vlm_tune.vlm.resident import Resident
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 import vlm_tune as vt
 from vlm_tune.errors import AdapterError, ModelError
-from vlm_tune.training import probe
 from vlm_tune.training.attach import fresh
-from vlm_tune.training.merge import MergeReport
+from vlm_tune.training.merging import probe
+from vlm_tune.training.merging.merge import MergeReport
 from vlm_tune.vlm import VLM, Resident, loading
 
 CONFIG = vt.TrainConfig(r=4, lora_alpha=16, learning_rate=0.02, epochs=1)

@@ -1,12 +1,5 @@
 import itertools
 import json
-import os
-import pickle
-import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.processes import hear_interrupts
 from tests.training.conftest import photo
 from vlm_tune.data import Dataset
 from vlm_tune.errors import AdapterError, StorageError, TrainingError
 from vlm_tune.records import Example
 from vlm_tune.task import Task
 from vlm_tune.training import Adapter, LoRATrainer, TrainConfig
-from vlm_tune.training.batches import Batches
+from vlm_tune.training.running.batches import Batches
 from vlm_tune.vlm import VLM
 
 QUICK = TrainConfig(r=4, lora_alpha=16, learning_rate=5e-3, epochs=2, save_every=2, lora_dropout=0.1)
@@ -103,7 +95,7 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
     family: str,
     save_every: int | None,
 ) -> None:
-    monkeypatch.setattr("vlm_tune.training.watch.WORTH_SAVING_S", 0.0)
+    monkeypatch.setattr("vlm_tune.training.running.watch.WORTH_SAVING_S", 0.0)
     base = VLM(request.getfixturevalue(f"tiny_{family}"))
     config = QUICK.model_copy(update={"save_every": save_every})
     trainer = LoRATrainer(base, config)
@@ -136,77 +128,6 @@ def interrupted_at(batch: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Batches, "collate", interrupting)
         yield
-
-
-SCRIPT = """
-import pickle, sys
-from vlm_tune.training import LoRATrainer
-from vlm_tune.vlm import VLM
-model, data, config, run_dir = pickle.load(open(sys.argv[1], "rb"))
-LoRATrainer(VLM(model), config).fit(data, run_dir=run_dir)
-"""
-
-
-LONGER = QUICK.model_copy(update={"epochs": 4.0})
-
-
-@pytest.fixture(scope="module")
-def unbroken(tiny_qwen3_vl: Path, colours: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    return LoRATrainer(VLM(tiny_qwen3_vl), LONGER).fit(colours, run_dir=tmp_path_factory.mktemp("unbroken"))
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_process_is_continued(
-    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, unbroken: Adapter, how: signal.Signals
-) -> None:
-    job = tmp_path / "job.pickle"
-    job.write_bytes(pickle.dumps((tiny_qwen3_vl, colours, LONGER, tmp_path / "killed")))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(job)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=hear_interrupts,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("checkpoints/*/checkpoint-2/vlm_tune.json")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
-        time.sleep(0.002)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -how, errors
-    assert not (tmp_path / "killed" / "adapter").exists()
-
-    resumed = LoRATrainer(VLM(tiny_qwen3_vl), LONGER).fit(colours, run_dir=tmp_path / "killed")
-    assert resumed.training.resumed_from >= 2
-    assert same(resumed, unbroken)
-
-
-def test_a_full_disk_leaves_no_adapter(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
-    trainer = LoRATrainer(VLM(tiny_qwen3_vl), QUICK)
-    trainer.base.load()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(StorageError, match="free some and run again"):
-            trainer.fit(colours, run_dir=tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not (tmp_path / "adapter").exists()
-    assert trainer.fit(colours, run_dir=tmp_path).training.num_steps == 12
-
-
-def test_a_torn_checkpoint_is_passed_over(tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path) -> None:
-    trainer = LoRATrainer(VLM(tiny_qwen3_vl), QUICK)
-    with interrupted_at(11):
-        trainer.fit(colours, run_dir=tmp_path)
-    found = sorted(tmp_path.glob("checkpoints/*/checkpoint-*"), key=lambda path: int(path.name[11:]))
-    assert len(found) == 2
-    (found[-1] / "vlm_tune.json").unlink()
-    (found[-1] / "optimizer.pt").write_bytes(b"torn")
-    resumed = trainer.fit(colours, run_dir=tmp_path)
-    assert resumed.training.resumed_from == int(found[0].name[11:])
 
 
 def test_checkpoints_of_another_configuration_are_not_used(

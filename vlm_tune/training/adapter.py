@@ -164,7 +164,7 @@ class Adapter:
         Raises:
             MergeError: The merged model is not provably the adapter on its base; nothing is left at `path`.
         """
-        from vlm_tune.training.merge import merge
+        from vlm_tune.training.merging.merge import merge
 
         _processes.by_one(merge)(self, path, probe=self._probe if probe is None else probe)
         base = self.base.unquantized()
@@ -193,7 +193,8 @@ class Adapter:
         if log.kept is not None:
             table.add_row("validation", f"accuracy {log.kept.accuracy}, after step {log.kept_step}")
         table.add_row("moved", ", ".join(f"{one.region} {100 * one.mean:.2g} %" for one in log.movement))
-        table.add_row("time", f"{log.seconds:.1f} s, {log.samples_per_second:.1f} examples/s")
+        foreseen = f" ({log.foreseen_seconds:.1f} s foreseen)" if log.foreseen_seconds else ""
+        table.add_row("time", f"{log.seconds:.1f} s{foreseen}, {log.samples_per_second:.1f} examples/s")
         _console.show(table, html=_console.to_html(table))
 
     def frame(self) -> pd.DataFrame:

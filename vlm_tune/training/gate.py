@@ -13,12 +13,12 @@ from vlm_tune.errors import TrainingError
 from vlm_tune.records import Example
 from vlm_tune.task import Task
 from vlm_tune.training.attach import fresh
-from vlm_tune.training.batches import Batches
-from vlm_tune.training.checks import audit_tokens
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.loop import Job, train
+from vlm_tune.training.merging.probe import score_photos
 from vlm_tune.training.overfit import GateCheck, OverfitReport
-from vlm_tune.training.probe import score_photos
+from vlm_tune.training.proving.checks import audit_tokens
+from vlm_tune.training.running.batches import Batches
+from vlm_tune.training.running.loop import Job, train
 from vlm_tune.vlm.prompts import answer_ids
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vlm_tune.records import Estimate, Record
-from vlm_tune.training.audit import TokenAudit
-from vlm_tune.training.movement import Movement
+from vlm_tune.training.proving.audit import TokenAudit
+from vlm_tune.training.proving.movement import Movement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,8 @@ class TrainingLog(Record):
     """Passes over them."""
     seconds: NonNegativeFloat
     """Time spent training, without loading the model; interrupted runs included."""
+    foreseen_seconds: NonNegativeFloat | None = None
+    """What `seconds` was told to become after a few steps; None in runs of a few steps."""
     resumed_from: NonNegativeInt = 0
     """Step at which the run went on after an interruption; 0 for an unbroken one."""
     trained_parameters: PositiveInt

@@ -16,22 +16,22 @@ from vlm_tune.families import family_in, linear_names
 from vlm_tune.statistics import wilson
 from vlm_tune.training.adapter import CARD_FILE, Adapter, AdapterCard, BaseIdentity
 from vlm_tune.training.attach import fresh
-from vlm_tune.training.audit import TokenAudit
-from vlm_tune.training.batches import Batches
-from vlm_tune.training.checks import audit_tokens
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.distributed import require_same
-from vlm_tune.training.failures import storing
 from vlm_tune.training.gate import balanced, choose, overfit
 from vlm_tune.training.log import TrainingLog, ValidationResult
-from vlm_tune.training.loop import History, Job
-from vlm_tune.training.loop import train as run
-from vlm_tune.training.movement import Movement, movement
 from vlm_tune.training.overfit import OverfitReport
-from vlm_tune.training.plan import AdapterPlan, make_plan, read_processor
-from vlm_tune.training.sampling import example_weights
-from vlm_tune.training.selection import Validation, best
-from vlm_tune.training.trackers import require_trackers
+from vlm_tune.training.planning.plan import AdapterPlan, make_plan, read_processor
+from vlm_tune.training.proving.audit import TokenAudit
+from vlm_tune.training.proving.checks import audit_tokens
+from vlm_tune.training.proving.movement import Movement, movement
+from vlm_tune.training.running.batches import Batches
+from vlm_tune.training.running.distributed import require_same
+from vlm_tune.training.running.failures import storing
+from vlm_tune.training.running.loop import History, Job
+from vlm_tune.training.running.loop import train as run
+from vlm_tune.training.running.sampling import example_weights
+from vlm_tune.training.running.selection import Validation, best
+from vlm_tune.training.running.trackers import require_trackers
 from vlm_tune.versions import packages
 from vlm_tune.vlm import VLM
 from vlm_tune.vlm.sharding import load_sharded, too_large
@@ -291,6 +291,7 @@ def _log(
         num_examples=num_examples,
         epochs=min(config.epochs, len(history.losses) / config.steps_per_epoch(num_examples)),
         seconds=history.seconds,
+        foreseen_seconds=history.foreseen_seconds,
         resumed_from=history.resumed_from,
         trained_parameters=trained,
         total_parameters=total - trained,

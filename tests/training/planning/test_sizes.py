@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import torch
+from transformers import AutoProcessor
+
+from tests.training.planning.dimensions import cifar, damage
+from vlm_tune.data import Dataset
+from vlm_tune.families import family_in
+from vlm_tune.training import TrainConfig
+from vlm_tune.training.planning.sizes import lengths_of, sizes_of
+from vlm_tune.training.running.batches import Batches
+from vlm_tune.vlm import VLM
+
+
+def test_the_path_is_the_one_that_training_takes() -> None:
+    assert damage(TrainConfig()).fused
+    for settings in ({"fast": False}, {"use_dora": True}, {"lora_dropout": 0.1}, {"modules_to_save": ("lm_head",)}):
+        assert not damage(TrainConfig.model_validate(settings)).fused
+
+
+def test_checkpointing_wakes_siglip_but_not_the_tower_of_qwen() -> None:
+    assert cifar(TrainConfig()).wakes_vision
+    assert not damage(TrainConfig()).wakes_vision
+
+
+def test_lengths_are_those_of_the_batches(tiny_vlm: Path, colours: Dataset) -> None:
+    processor = AutoProcessor.from_pretrained(tiny_vlm)
+    batches = Batches(colours.examples, processor=processor, task=colours.task, dtype=torch.float32)
+    config = VLM(tiny_vlm).config
+    found = lengths_of(batches, config.image_token_id)
+    encoded = batches[0]
+    assert found.examples == 24
+    assert found.pixels == 64 * 48
+    assert found.image_tokens == (encoded.tokens["input_ids"] == config.image_token_id).sum()
+    assert found.patches <= found.padded_patches
+    assert found.patches == 4 * found.image_tokens
+    assert found.patch_values == encoded.pixels["pixel_values"].shape[-1]
+    half = found.shrunk(0.5)
+    assert found.tokens - half.tokens == half.image_tokens == found.image_tokens / 2
+
+
+def test_a_tiny_model_has_sizes_too(tiny_vlm: Path, colours: Dataset) -> None:
+    base = VLM(tiny_vlm)
+    skeleton = base.skeleton()
+    batches = Batches(
+        colours.examples, processor=AutoProcessor.from_pretrained(tiny_vlm), task=colours.task, dtype=torch.float32
+    )
+    lengths = lengths_of(batches, base.config.image_token_id)
+    sizes = sizes_of(skeleton, family_in(skeleton), TrainConfig(r=4), lengths=lengths, trained=100, bytes_per_value=4)
+    assert sizes.weight_bytes() == 4 * sizes.parameters
+    assert sizes.language[0].width == 32

@@ -1,0 +1,1 @@
+"""Evidence around training: what is trained, that every adapter is alive, and how far each region moved."""
