@@ -156,7 +156,9 @@ class _Question:
     def prepare(self, photos: Sequence[_Photo]) -> _Batch:
         images = [photo.image.data for photo in photos]
         try:
-            return _Batch(photos, prepare(self._resident.processor, images, [self._prompt] * len(images)))
+            prompts = [self._prompt] * len(images)
+            resident = self._resident
+            return _Batch(photos, prepare(resident.processor, images, prompts, device=resident.device))
         except (ImageError, ValueError) as error:
             return _Batch(photos, str(error))
 

@@ -54,7 +54,7 @@ def prepare(
         # Some chat templates already write the first token; a second one would change the question.
         add_special_tokens=not (start and texts[0].startswith(start)),
         return_tensors="pt",
-        device=str(device),
+        **_where(device),
     )
     return _without_empty_patches(dict(inputs))
 
@@ -80,11 +80,16 @@ def image_tensors(
     Raises:
         ValueError: The processor refuses a photo.
     """
-    made = processor.image_processor([[image] for image in images], return_tensors="pt", device=str(device))
+    made = processor.image_processor([[image] for image in images], return_tensors="pt", **_where(device))
     tensors = {name: value for name, value in made.items() if hasattr(value, "nbytes")}
     for name in _SHAPES.intersection(tensors):
         tensors[name] = tensors[name].cpu()
     return _without_empty_patches(tensors)
+
+
+def _where(device: torch.device | str) -> dict[str, str]:
+    # Said only where it matters: not every processor knows the word.
+    return {} if str(device) == "cpu" else {"device": str(device)}
 
 
 def to_model(inputs: dict[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:

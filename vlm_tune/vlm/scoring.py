@@ -68,7 +68,8 @@ def score_labels(
     Raises:
         TaskError: The task's answers are too many to list, and no labels are given.
     """
-    inputs = prepare(processor, images, [prompt_text(processor, task)] * len(images))
+    prompts = [prompt_text(processor, task)] * len(images)
+    inputs = prepare(processor, images, prompts, device=model.device)
     return score_batch(model, inputs, [answer_ids(processor, label) for label in labels or task.answers])
 
 
@@ -142,7 +143,7 @@ def reference_scores(model: PreTrainedModel, processor: ProcessorMixin, images: 
     with inference(model):
         rows = []
         for image in images:
-            inputs = to_model(prepare(processor, [image], [prompt]), model)
+            inputs = to_model(prepare(processor, [image], [prompt], device=model.device), model)
             rows.append(torch.cat([_full_forward(model, inputs, answer) for answer in answers]))
         return torch.stack(rows).cpu()
 

@@ -35,6 +35,9 @@ __all__ = ["Fast"]
 _IMAGES_AT_ONCE = 16
 """Photos of one size that are resized, cut up and looked at together."""
 
+_WAITING = 64
+"""Decoded photos that may wait for others of their size."""
+
 
 @dataclass(frozen=True)
 class _Sequence:
@@ -167,6 +170,8 @@ class Fast:
                 group.append((index, photo))
                 if len(group) == _IMAGES_AT_ONCE:
                     yield self._finish(waiting.pop(tuple(photo.shape)), into)
+                elif sum(map(len, waiting.values())) > _WAITING:
+                    yield self._finish(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), into)
         for group in waiting.values():
             yield self._finish(group, into)
 

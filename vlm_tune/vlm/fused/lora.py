@@ -63,16 +63,19 @@ class Stacked:
         ]
         if not adapters:
             return functional.linear(x, self._weight, self._bias)
-        # Cast here, where autograd brings the gradients back to the float32 parameters.
-        a = torch.cat([one.a for one in adapters]).to(x.dtype)
+        # Scaled and cast here, where autograd brings the gradients back to the float32 parameters.
+        if len({one.scale for one in adapters}) == 1:
+            a = torch.cat([one.a for one in adapters]) * adapters[0].scale
+        else:
+            a = torch.cat([one.a * one.scale for one in adapters])
         b = [one.b.to(x.dtype) for one in adapters]
-        places = tuple((one.rows, one.scale) for one in adapters)
-        out: Tensor = _LoRALinear.apply(x, self._weight, self._bias, places, a, *b)
+        rows = tuple(one.rows for one in adapters)
+        out: Tensor = _LoRALinear.apply(x, self._weight, self._bias, rows, a.to(x.dtype), *b)
         return out
 
 
 class _LoRALinear(torch.autograd.Function):
-    """y = x W^T + bias; y[:, rows_i] += s_i (x A_i^T) B_i^T; W frozen."""
+    """y = x W^T + bias; y[:, rows_i] += (x A_i^T) B_i^T; W frozen."""
 
     @staticmethod
     def forward(
@@ -80,15 +83,15 @@ class _LoRALinear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        places: Sequence[tuple[slice, float]],
+        rows: Sequence[slice],
         a: Tensor,
         *b: Tensor,
     ) -> Tensor:
         y = functional.linear(x, weight, bias)
         low = x @ a.T
-        for (rows, scale), one, part in zip(places, b, _parts(low, b), strict=True):
-            y[:, rows].addmm_(part, one.T, alpha=scale)
-        ctx.places = places
+        for its_rows, one, part in zip(rows, b, _parts(low, b), strict=True):
+            y[:, its_rows].addmm_(part, one.T)
+        ctx.rows = rows
         ctx.save_for_backward(x, weight, a, low, *b)
         return y
 
@@ -97,11 +100,9 @@ class _LoRALinear(torch.autograd.Function):
         x, weight, a, low, *b = ctx.saved_tensors
         grad_low = torch.empty_like(low)
         grad_b = []
-        for (rows, scale), one, part, target in zip(ctx.places, b, _parts(low, b), _parts(grad_low, b), strict=True):
-            there = grad[:, rows]
-            torch.mm(there, one, out=target)
-            target.mul_(scale)
-            grad_b.append((there.T @ part).mul_(scale))
+        for rows, one, part, target in zip(ctx.rows, b, _parts(low, b), _parts(grad_low, b), strict=True):
+            torch.mm(grad[:, rows], one, out=target)
+            grad_b.append(grad[:, rows].T @ part)
         # In place: torch.addmm would copy its first argument.
         grad_x = (grad @ weight).addmm_(grad_low, a) if ctx.needs_input_grad[0] else None
         return grad_x, None, None, None, grad_low.T @ x, *grad_b
