@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def test_nothing_is_printed_and_nothing_left_behind(
     run(tiny_qwen3_vl, colours)
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""
+    assert gc.get_freeze_count() == 0
     assert list(tmp_path.iterdir()) == []
 
 
