@@ -6,7 +6,7 @@ import copy
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def fresh(config: TrainConfig, target_modules: str) -> Callable[[PreTrainedModel
             modules_to_save=list(in_full) or None,
             task_type="CAUSAL_LM",
         )
-        with torch.random.fork_rng(), _without_deprecations():
+        with _generators_kept(model), _without_deprecations():
             torch.manual_seed(config.seed)
             wrapped = get_peft_model(model, lora)
         keep_in_float32(wrapped)
@@ -102,14 +102,13 @@ def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     the global generators and log: none of that outlives the block.
     """
     import numpy as np
-    import torch
     from transformers.utils import logging
 
     attributes, settings = dict(vars(model)), _settings(model)
     python_state, numpy_state, verbosity = random.getstate(), np.random.get_state(), logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with torch.random.fork_rng(), _without_deprecations():
+        with _generators_kept(model), _without_deprecations():
             yield
     finally:
         logging.set_verbosity(verbosity)
@@ -129,6 +128,13 @@ def _without_deprecations() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
+
+
+def _generators_kept(model: PreTrainedModel) -> AbstractContextManager[None]:
+    import torch
+
+    # By name: torch warns where a machine has several GPUs. The others belong to other processes.
+    return torch.random.fork_rng([model.device] if model.device.type == "cuda" else [])
 
 
 def _settings(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:

@@ -130,7 +130,8 @@ def estimate(sizes: Sizes, config: TrainConfig, device: Device, *, reason: str =
     """
     room = device.memory_gb * 1e9 - (CONTEXT_BYTES if device.is_gpu else 0.0)
     try:
-        layout, advice = choose_layout(sizes, config, free_bytes=device.free_bytes(sizes)), ""
+        free = device.free_bytes(sizes)
+        layout, advice = choose_layout(sizes, config, free_bytes=free, flops=device.flops), ""
     except TrainingError:
         layout, advice = smallest(sizes, config), fitting_advice(sizes, config, room=room)
     spare = room_for_photos(sizes, layout, free_bytes=device.free_bytes(sizes))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vlm_tune import _processes
+from vlm_tune.training.planning.estimate import this_device
 from vlm_tune.training.planning.memory import CONTEXT_BYTES, Layout, choose_layout, room_for_photos
 from vlm_tune.training.planning.sizes import lengths_of, sizes_of
 from vlm_tune.training.running.batches import memory_bytes
@@ -42,7 +43,8 @@ def fit_to_memory(job: Job, *, fused: bool) -> tuple[Layout, float]:
     )
     sizes = replace(sizes, fused=fused)
     free = free_bytes(resident.device)
-    layout = choose_layout(sizes, config, free_bytes=free, world_size=_processes.world_size())
+    flops = this_device(resident.device.type).flops
+    layout = choose_layout(sizes, config, free_bytes=free, flops=flops, world_size=_processes.world_size())
     return layout, room_for_photos(sizes, layout, free_bytes=free)
 
 

@@ -40,9 +40,6 @@ SLACK = 0.04
 _TRAINED_BYTES = 16
 """Bytes per trained parameter: value, gradient and AdamW's two moments, each in float32."""
 
-_FLOPS = 777e12
-"""Matrix products of an H200; only the ratio of computing to launching depends on it when a layout is chosen."""
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -133,13 +130,16 @@ def answering(sizes: Sizes, bits: float) -> float:
     return sizes.weight_bytes(bits) + (1 + SLACK) * (cache + live) + CONTEXT_BYTES
 
 
-def choose_layout(sizes: Sizes, config: TrainConfig, *, free_bytes: float, world_size: int = 1) -> Layout:
-    """Return how to cut an optimizer step: the largest micro batch without checkpointing, else what is fastest.
+def choose_layout(sizes: Sizes, config: TrainConfig, *, free_bytes: float, flops: float, world_size: int = 1) -> Layout:
+    """Return the fastest way to cut an optimizer step, of those that fit.
+
+    A slow GPU has time for small passes with little recomputed; a fast one would wait for the processor between them.
 
     Args:
         sizes: Model and data.
         config: The training configuration; a micro batch or checkpointing that it asks for is kept.
         free_bytes: Memory of one GPU that is free once the base model is loaded.
+        flops: Its matrix products, in operations per second.
         world_size: Number of GPUs.
 
     Raises:
@@ -161,7 +161,7 @@ def choose_layout(sizes: Sizes, config: TrainConfig, *, free_bytes: float, world
             f"{fitting_advice(sizes, config, room=room, world_size=world_size)}"
         )
     # Of equally fast ones, the first: the largest micro batch.
-    return min(fitting, key=lambda layout: seconds_per_pass(sizes, layout, _FLOPS) / layout.micro_batch_size)
+    return min(fitting, key=lambda layout: seconds_per_pass(sizes, layout, flops) / layout.micro_batch_size)
 
 
 def smallest(sizes: Sizes, config: TrainConfig, world_size: int = 1) -> Layout:
