@@ -147,12 +147,13 @@ def _work(job: Job) -> float:
 @cache
 def headline(checkpoint: Path, *, form: str, tiny: bool) -> Job:
     """Return the experiment's own job: 319 JPEG photos of 1000x750 in three classes, three epochs."""
-    photos = _photos(8, 120, 90) if tiny else _photos(319, 1000, 750)
-    return Job("headline", form, checkpoint, vt.Dataset(photos, task=DAMAGE), num_images=len(photos))
+    drawn = photos(8, 120, 90) if tiny else photos(319, 1000, 750)
+    return Job("headline", form, checkpoint, vt.Dataset(drawn, task=DAMAGE), num_images=len(drawn))
 
 
 @cache
-def _photos(count: int, width: int, height: int) -> tuple[vt.Example, ...]:
+def photos(count: int, width: int, height: int) -> tuple[vt.Example, ...]:
+    """Draw JPEG photos of soft spots, labelled in turn."""
     rng, examples = np.random.default_rng(0), []
     for number in range(count):
         rough = Image.fromarray(rng.integers(0, 256, (height // 25, width // 25, 3), dtype=np.uint8))

@@ -4,15 +4,18 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from vlm_tune.errors import ModelError, TaskError
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
-from vlm_tune.vlm import VLM, generating
+from vlm_tune.vlm import VLM, answering, generating
 from vlm_tune.vlm.answering import answers
+from vlm_tune.vlm.one_pass import OnePass
 from vlm_tune.vlm.prompts import answer_ids
 from vlm_tune.vlm.resident import Resident
 from vlm_tune.vlm.scoring import class_scores, reference_scores
@@ -40,21 +43,20 @@ def by_id(predictions: Iterator[Prediction]) -> dict[str, Prediction]:
 
 
 @contextmanager
-def memory_for(resident: Resident, rows: int) -> Iterator[list[int]]:
+def memory_for(rows: int) -> Iterator[list[int]]:
     """Let the model run out of memory above this many photos; yields the batch sizes tried."""
     tried: list[int] = []
+    answer = OnePass.answer
 
-    def check(module: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
-        if "pixel_values" in kwargs:
-            tried.append(len(kwargs["input_ids"]))
-            if tried[-1] > rows:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+    def limited(way: OnePass, prepared: Any) -> torch.Tensor:
+        tried.append(len(prepared.photos))
+        if tried[-1] > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(way, prepared)
 
-    hook = resident.model.register_forward_pre_hook(check, with_kwargs=True)
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OnePass, "answer", limited)
         yield tried
-    finally:
-        hook.remove()
 
 
 def test_answers_do_not_depend_on_batch_size_or_order(resident: Resident, examples: list[Example]) -> None:
@@ -89,6 +91,41 @@ def test_what_the_right_label_gets_is_its_score_not_normalised(resident: Residen
     assert [likelihoods[example.id] for example in examples[:3]] == pytest.approx(expected, abs=1e-3)
 
 
+def test_per_token_longer_labels_are_at_no_disadvantage(resident: Resident, examples: list[Example]) -> None:
+    found = by_id(answers(resident, examples[:3], TASK, mode="score_per_token"))
+    photos = [example.read() for example in examples[:3]]
+    lengths = torch.tensor([len(answer_ids(resident.processor, name)) for name in TASK.classes])
+    assert len(set(lengths.tolist())) > 1
+    expected = (reference_scores(resident.model, resident.processor, photos, TASK) / lengths).log_softmax(-1)
+    for example, row in zip(examples, expected.tolist(), strict=False):
+        assert list((found[example.id].scores or {}).values()) == pytest.approx(row, abs=1e-4)
+
+
+def test_batches_grow_to_what_keeps_a_gpu_busy(
+    resident: Resident, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = answering._Question(resident, TASK, "score", batch_size=None, model_version=None, likelihoods=None)
+    assert (question.size, question._grows) == (8, False)
+    question._grows = True
+    photos = [question.read(example) for example in examples[:2]]
+    monkeypatch.setattr(answering, "_TOKENS_AT_ONCE", 100_000)
+    list(question.begin(question.prepare(photos)))
+    assert (question.size, question._grows) == (answering._MOST_PHOTOS, False)
+
+
+def test_labels_that_are_the_same_tokens_are_refused(
+    resident: Resident, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = resident.processor.tokenizer.backend_tokenizer.normalizer
+    resident.processor.tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    try:
+        task = Task(prompt="?", classes=("dent", "dént"))
+        with pytest.raises(TaskError, match="'dent' and 'dént' are the same tokens"):
+            next(answers(resident, examples, task))
+    finally:
+        resident.processor.tokenizer.backend_tokenizer.normalizer = same
+
+
 def test_a_photo_that_cannot_be_read_fails_alone(resident: Resident, examples: list[Example], tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     bad = [
@@ -117,7 +154,7 @@ def test_a_photo_that_the_processor_refuses_fails_alone(
 
 def test_out_of_memory_halves_the_batch_and_goes_on(resident: Resident, examples: list[Example]) -> None:
     expected = by_id(answers(resident, examples, TASK))
-    with memory_for(resident, rows=2) as tried:
+    with memory_for(rows=2) as tried:
         found = by_id(answers(resident, examples, TASK, batch_size=8))
     assert found.keys() == expected.keys()
     for key, prediction in found.items():
@@ -127,7 +164,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(resident: Resident, examples
 
 
 def test_out_of_memory_for_one_photo_is_an_error(resident: Resident, examples: list[Example]) -> None:
-    with memory_for(resident, rows=0), pytest.raises(ModelError, match=r"alone; lower Task\.max_pixels"):
+    with memory_for(rows=0), pytest.raises(ModelError, match=r"alone; lower Task\.max_pixels"):
         list(answers(resident, examples, TASK, batch_size=2))
     assert len(list(answers(resident, examples, TASK))) == len(examples)
 
@@ -184,11 +221,11 @@ def test_a_list_of_classes_has_room_and_is_parsed(
     longest = answer_ids(resident.processor, "crack, dent, a b")
     rooms: list[int] = []
 
-    def written(model: object, processor: object, inputs: dict[str, torch.Tensor], *, max_new_tokens: int) -> list[str]:
-        rooms.append(max_new_tokens)
+    def written(way: generating.Generator, inputs: dict[str, torch.Tensor]) -> list[str]:
+        rooms.append(way._settings.max_new_tokens)
         return ["Dent and crack.", "None", "a dent"][: len(inputs["input_ids"])]
 
-    monkeypatch.setattr("vlm_tune.vlm.answering.generate_batch", written)
+    monkeypatch.setattr(generating.Generator, "answer", written)
     found = list(answers(resident, examples[:3], SEVERAL, mode="generate", batch_size=3))
     assert sorted((prediction.outcome, prediction.label or "") for prediction in found) == [
         ("answered", "crack, dent"),
@@ -221,7 +258,7 @@ def _interrupt(resident: Resident, examples: list[Example]) -> None:
     def press(module: object, args: object) -> None:
         raise KeyboardInterrupt
 
-    hook = resident.model.register_forward_pre_hook(press)
+    hook = resident.model.get_input_embeddings().register_forward_pre_hook(press)
     try:
         list(answers(resident, examples, TASK))
     finally:

@@ -7,9 +7,10 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_tune.task import Task
-from vlm_tune.vlm.generating import generate_batch, room_for_answer
+from vlm_tune.vlm.generating import Generator, room_for_answer
 from vlm_tune.vlm.pixels import prepare
 from vlm_tune.vlm.prompts import end_of_turn_id, prompt_text
+from vlm_tune.vlm.scoring import inference
 
 TASK = Task(prompt="What is it?", classes=("crack", "dent"))
 
@@ -19,11 +20,12 @@ def test_writes_the_likeliest_tokens_whatever_the_batch(tiny_vlm: Path, noise_pn
     model = AutoModelForImageTextToText.from_pretrained(tiny_vlm, dtype=torch.float32).eval()
     photos = [noise_png(32, 32, 1), noise_png(96, 64, 2), noise_png(40, 90, 3)]
     prompt = prompt_text(processor, TASK)
-    together = generate_batch(model, processor, prepare(processor, photos, [prompt] * 3), max_new_tokens=6)
-    for photo, text in zip(photos, together, strict=True):
-        inputs = prepare(processor, [photo], [prompt])
-        assert generate_batch(model, processor, inputs, max_new_tokens=6) == [text]
-        assert text == _greedy(model, processor, dict(inputs), steps=6)
+    way = Generator(model, processor, prompt, max_new_tokens=6)
+    with inference(model):
+        together = way.answer(way.prepare([way.read(photo) for photo in photos]))
+        for photo, text in zip(photos, together, strict=True):
+            assert way.answer(way.prepare([way.read(photo)])) == [text]
+            assert text == _greedy(model, processor, prepare(processor, [photo], [prompt]), steps=6)
     assert len(set(together)) > 1
 
 

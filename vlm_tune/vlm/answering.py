@@ -1,4 +1,4 @@
-"""From examples to predictions: photos encoded ahead, batched by size, answered, one prediction each.
+"""From examples to predictions: photos read ahead, batched by size, answered, one prediction each.
 
 A photo that cannot be used fails alone. When memory runs out a batch is answered in halves, and later
 batches are no larger. No answer depends on the batch it was in.
@@ -10,46 +10,54 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from vlm_tune._threads import ahead
 from vlm_tune.errors import ImageError, ModelError
-from vlm_tune.images import EncodedImage, encode
+from vlm_tune.images import encode
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import NONE, Task
-from vlm_tune.vlm.generating import generate_batch, room_for_answer
-from vlm_tune.vlm.pixels import prepare
-from vlm_tune.vlm.prompts import answer_ids, prompt_text
+from vlm_tune.vlm.generating import Generator, room_for_answer
+from vlm_tune.vlm.prompts import prompt_text
 from vlm_tune.vlm.resident import Resident
-from vlm_tune.vlm.scoring import class_scores, score_batch
+from vlm_tune.vlm.scoring import Scorer, answers_of, class_scores, inference, scorer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Mode", "answers"]
 
-Mode = Literal["score", "generate"]
-"""Compare the log-probabilities of all answers, or let the model write and parse its words."""
+Mode = Literal["score", "score_per_token", "generate"]
+"""Compare the log-probabilities of all answers, whole or per token, or let the model write and parse its words."""
 
 _BATCHES_AHEAD = 8
-"""How many batches are encoded ahead and sorted by size together."""
+"""How many batches are sorted by size together."""
+
+_TOKENS_AT_ONCE = 16_384
+"""Tokens that keep a GPU busy: the size of a batch where none is asked for."""
+
+_MOST_PHOTOS = 128
+"""Of a batch, however small they are."""
 
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class _Photo:
-    """One example whose photo could be read."""
+    """One example whose photo could be read.
+
+    Attributes:
+        example: The example.
+        size: What photos are sorted by: pixels, then width.
+        content: The photo as the model's inputs are made of it.
+    """
 
     example: Example
-    image: EncodedImage
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image.width * self.image.height, self.image.width
+    size: tuple[int, int]
+    content: Any
 
 
 def answers(
@@ -69,36 +77,44 @@ def answers(
         examples: What to answer.
         task: The question.
         mode: How to answer.
-        batch_size: Photos per batch; None chooses by device.
+        batch_size: Photos per batch; None chooses by device and by the tokens of a photo.
         model_version: Written into every prediction.
         likelihoods: Where answers are scored, it is filled with what each example's own label gets, by the example's
             id: the log-probability of its tokens, not normalised over the answers.
 
     Raises:
         ModelError: One photo alone is too large for the memory.
-        TaskError: The task's words contain one of the model's special tokens; or the answers to be scored are
-            too many, which those of a multi-label task of more than 10 classes are.
+        TaskError: The task's words contain one of the model's special tokens; two labels are the same tokens; or the
+            answers to be scored are too many, which those of a multi-label task of more than 10 classes are.
     """
-    size = batch_size or (8 if resident.device.type == "cpu" else 16)
-    question = _Question(resident, task, mode, limit=size, model_version=model_version, likelihoods=likelihoods)
-    encoders, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
+    question = _Question(
+        resident, task, mode, batch_size=batch_size, model_version=model_version, likelihoods=likelihoods
+    )
+    readers, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
     try:
-        encoded = ahead(encoders, question.encode, examples, depth=size * _BATCHES_AHEAD)
-        for window in _chunks(encoded, size * _BATCHES_AHEAD):
+        width = question.size * _BATCHES_AHEAD
+        # Twice as many, so that the next ones are there when these are used up.
+        for window in _chunks(ahead(readers, question.read, examples, depth=2 * width), lambda: width):
             yield from (item for item in window if isinstance(item, Prediction))
             photos = sorted((item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size)
-            batches = _chunks(photos, size)
+            batches = _chunks(photos, lambda: question.size)
             # While generating, the tokenizer is busy in this thread and must not be changed by another.
             ready = (
-                ahead(preparer, question.prepare, batches, depth=1)
-                if mode == "score"
-                else map(question.prepare, batches)
+                map(question.prepare, batches)
+                if mode == "generate"
+                else ahead(preparer, question.prepare, batches, depth=1)
             )
-            for batch in ready:
-                yield from question.answer(batch)
+            # The next batch is on its way before the results of the last one are waited for.
+            begun: _Begun | None = None
+            for next_one in itertools.chain.from_iterable(map(question.begin, ready)):
+                if begun is not None:
+                    yield from question.finish(begun)
+                begun = next_one
+            if begun is not None:
+                yield from question.finish(begun)
     finally:
         # Without cancelling, a Ctrl-C would wait for every photo that is still queued.
-        encoders.shutdown(cancel_futures=True)
+        readers.shutdown(cancel_futures=True)
         preparer.shutdown(cancel_futures=True)
 
 
@@ -121,7 +137,18 @@ class _Batch:
     """Photos and the model's inputs for them, or why the processor refused."""
 
     photos: Sequence[_Photo]
-    inputs: dict[str, Tensor] | str
+    inputs: Any = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A batch whose answers are being computed, or why there are none."""
+
+    photos: Sequence[_Photo]
+    found: Tensor | list[str]
+    started: float
+    refused: str | None = None
 
 
 class _Question:
@@ -133,83 +160,104 @@ class _Question:
         task: Task,
         mode: Mode,
         *,
-        limit: int,
+        batch_size: int | None,
         model_version: str | None,
         likelihoods: dict[str, float] | None,
     ) -> None:
-        self._resident = resident
-        self._task = task
-        self._mode = mode
-        self._limit = limit
-        self._model_version = model_version
-        self._likelihoods = likelihoods
-        self._prompt = prompt_text(resident.processor, task)
-        self._labels = task.answers if mode == "score" else _longest(task)
-        self._answers = [answer_ids(resident.processor, label) for label in self._labels]
+        self._resident, self._task, self._mode = resident, task, mode
+        self.size = batch_size or (8 if resident.device.type == "cpu" else 16)
+        self._grows = batch_size is None and resident.device.type != "cpu"
+        self._model_version, self._likelihoods = model_version, likelihoods
+        self._labels = _longest(task) if mode == "generate" else task.answers
+        self._answers = answers_of(resident.processor, self._labels)
+        self._last_finished = 0.0
+        prompt = prompt_text(resident.processor, task)
+        self._way: Scorer | Generator
+        if mode == "generate":
+            room = room_for_answer(self._answers)
+            self._way = Generator(resident.model, resident.processor, prompt, max_new_tokens=room)
+        else:
+            self._way = scorer(resident.model, resident.processor, prompt, self._answers)
 
-    def encode(self, example: Example) -> _Photo | Prediction:
+    def read(self, example: Example) -> _Photo | Prediction:
         try:
-            return _Photo(example, encode(example.image, max_pixels=self._task.max_pixels))
+            image = encode(example.image, max_pixels=self._task.max_pixels)
+            return _Photo(example, (image.width * image.height, image.width), self._way.read(image.data))
         except ImageError as error:
             return _failed(example, str(error))
 
     def prepare(self, photos: Sequence[_Photo]) -> _Batch:
-        images = [photo.image.data for photo in photos]
         try:
-            prompts = [self._prompt] * len(images)
-            resident = self._resident
-            return _Batch(photos, prepare(resident.processor, images, prompts, device=resident.device))
+            return _Batch(photos, inputs=self._way.prepare([photo.content for photo in photos]))
         except (ImageError, ValueError) as error:
-            return _Batch(photos, str(error))
+            return _Batch(photos, refused=str(error))
 
-    def answer(self, batch: _Batch) -> Iterator[Prediction]:
-        done = self._answer_whole(batch) if len(batch.photos) <= self._limit else None
-        if done is not None:
-            yield from done
-            return
-        middle = len(batch.photos) // 2
-        for half in (batch.photos[:middle], batch.photos[middle:]):
-            yield from self.answer(self.prepare(half))
-
-    def _answer_whole(self, batch: _Batch) -> list[Prediction] | None:
-        """Answer a batch at once; None where it has to be halved."""
-        alone = len(batch.photos) == 1
-        if isinstance(batch.inputs, str):
-            return [_failed(batch.photos[0].example, batch.inputs)] if alone else None
+    def begin(self, batch: _Batch) -> Iterator[_Begun]:
+        """Start answering a batch: at once, or in halves where that fails."""
         started = time.perf_counter()
-        results = self._run(batch.inputs)
-        if results is None:
+        alone = len(batch.photos) == 1
+        if batch.refused is not None and alone:
+            yield _Begun(batch.photos, [], started, refused=batch.refused)
+            return
+        if batch.refused is None and len(batch.photos) <= self.size:
+            found = self._run(batch)
+            if found is not None:
+                yield _Begun(batch.photos, found, started)
+                return
             if alone:
                 raise ModelError(
                     f"not enough memory on {self._resident.device} for {batch.photos[0].example.id} alone; "
                     "lower Task.max_pixels, or use a smaller model or dtype"
                 )
-            self._limit = len(batch.photos) // 2
-            return None
-        share = (time.perf_counter() - started) / len(batch.photos)
-        return [
-            self._prediction(photo.example, result, share) for photo, result in zip(batch.photos, results, strict=True)
-        ]
+            self.size, self._grows = len(batch.photos) // 2, False
+        middle = len(batch.photos) // 2
+        for half in (batch.photos[:middle], batch.photos[middle:]):
+            yield from self.begin(self.prepare(half))
 
-    def _run(self, inputs: dict[str, Tensor]) -> Sequence[_Scored | str] | None:
-        """Return each row's best label and class scores, or its text; None when memory ran out."""
+    def finish(self, begun: _Begun) -> Iterator[Prediction]:
+        """Wait for a batch's answers."""
+        if begun.refused is not None:
+            yield _failed(begun.photos[0].example, begun.refused)
+            return
+        found = begun.found
+        results: Sequence[_Scored | str] = found if isinstance(found, list) else self._scored(found)
+        now = time.perf_counter()
+        share = (now - max(begun.started, self._last_finished)) / len(begun.photos)
+        self._last_finished = now
+        for photo, result in zip(begun.photos, results, strict=True):
+            yield self._prediction(photo.example, result, share)
+
+    def _run(self, batch: _Batch) -> Tensor | list[str] | None:
+        """Return each row's scores or text; None when memory ran out."""
         import torch
 
-        model, processor = self._resident.model, self._resident.processor
         try:
-            if self._mode == "score":
-                found = score_batch(model, inputs, self._answers).double()
-                scores = found.log_softmax(-1)
-                classes = class_scores(self._task, self._labels, scores)
-                columns = scores.argmax(-1).tolist(), classes.tolist(), found.tolist()
-                return [_Scored(*row) for row in zip(*columns, strict=True)]
-            room = room_for_answer(self._answers)
-            return generate_batch(model, processor, inputs, max_new_tokens=room)
+            with inference(self._resident.model):
+                found = self._way.answer(batch.inputs)
+            self._grow(batch)
+            return found
         except torch.OutOfMemoryError:
             pass
         # Out of the handler, whose traceback would keep the tensors alive.
         torch.cuda.empty_cache()
         return None
+
+    def _grow(self, batch: _Batch) -> None:
+        """Let batches be as large as keeps a GPU busy, now that it is known how many tokens a photo takes."""
+        if self._grows:
+            each = self._way.num_tokens(batch.inputs) / len(batch.photos)
+            self.size, self._grows = min(_MOST_PHOTOS, max(self.size, int(_TOKENS_AT_ONCE / each))), False
+
+    def _scored(self, found: Tensor) -> Sequence[_Scored]:
+        import torch
+
+        found = found.cpu().double()
+        if self._mode == "score_per_token":
+            found = found / torch.tensor([len(answer) for answer in self._answers])
+        scores = found.log_softmax(-1)
+        classes = class_scores(self._task, self._labels, scores)
+        columns = scores.argmax(-1).tolist(), classes.tolist(), found.tolist()
+        return [_Scored(*row) for row in zip(*columns, strict=True)]
 
     def _prediction(self, example: Example, result: _Scored | str, latency_s: float) -> Prediction:
         if isinstance(result, str):
@@ -241,7 +289,7 @@ def _failed(example: Example, error: str) -> Prediction:
     return Prediction(example_id=example.id, outcome="failed", error=error)
 
 
-def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+def _chunks(items: Iterable[_Item], size: Callable[[], int]) -> Iterator[list[_Item]]:
     source = iter(items)
-    while chunk := list(itertools.islice(source, size)):
+    while chunk := list(itertools.islice(source, size())):
         yield chunk

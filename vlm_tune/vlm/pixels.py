@@ -21,7 +21,7 @@ _SHAPES = {"image_grid_thw", "spatial_shapes"}
 
 def prepare(
     processor: ProcessorMixin,
-    images: Sequence[bytes],
+    images: Sequence[bytes | Image | Tensor],
     texts: Sequence[str],
     *,
     padding_side: Literal["left", "right"] = "left",
@@ -31,7 +31,7 @@ def prepare(
 
     Args:
         processor: The model's own processor.
-        images: Encoded photos, one per text.
+        images: Photos, one per text: encoded, decoded, or as `to_tensor` returns them.
         texts: Rendered prompts, each with one placeholder for its photo.
         padding_side: Where shorter rows are filled up. Left keeps the ends of all prompts in one column,
             where the answers begin.
@@ -47,7 +47,7 @@ def prepare(
     """
     start = processor.tokenizer.bos_token
     inputs = processor(
-        images=[[decode(image)] for image in images],
+        images=[[decode(image) if isinstance(image, bytes) else image] for image in images],
         text=list(texts),
         padding=True,
         padding_side=padding_side,

@@ -5,10 +5,9 @@ so labels of several tokens, and labels that begin other labels, compete fairly:
 
     score(label) = sum over t of log p(token_t | photo, prompt, token_1 .. token_{t-1})
 
-`reference_scores` does just that, one whole forward pass per photo and label. `score_batch` reads photo and
-prompt once and continues from the kept state with the labels' tokens only, and a label that another one begins
-with is read off on the other's way; the tests hold the two together. Models whose kept state cannot be continued
-by several tokens at once are found out by trying it on a few tokens, and take the long way.
+`reference_scores` does just that, one whole forward pass per photo and label. `scorer` returns what does it quickly:
+`one_pass.py` for the architectures that this library has a forward pass of its own for, `continuing.py` for all others;
+the tests hold all three together.
 
 The labels of a multi-label task are its answers, up to 1,024 lists of classes. After normalising over them, the
 probability of a class is the sum of those of the answers that name it (`class_scores`).
@@ -16,33 +15,93 @@ probability of a class is the sum of those of the answers that name it (`class_s
 
 from __future__ import annotations
 
-import copy
-import itertools
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Protocol
 
-from vlm_tune._console import notice
+from vlm_tune.errors import TaskError
 from vlm_tune.task import Task
 from vlm_tune.vlm.pixels import prepare, to_model
-from vlm_tune.vlm.positions import token_positions
 from vlm_tune.vlm.prompts import answer_ids, prompt_text
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["SEMANTICS", "class_scores", "inference", "reference_scores", "score_batch", "score_labels"]
+__all__ = [
+    "SEMANTICS",
+    "Scorer",
+    "answers_of",
+    "class_scores",
+    "inference",
+    "reference_scores",
+    "score_labels",
+    "scorer",
+]
 
 SEMANTICS = "sum of label token log-probabilities with end of turn, v1"
 """What a score means; part of every fingerprint, so that answers scored otherwise are never mixed in."""
 
-_PATHS_PER_PASS = 8
-"""The kept state is copied once per path in a pass: this bounds memory, and shrinks with the batch."""
 
-_continues: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+class Scorer(Protocol):
+    """Scores the same answers for one batch of photos after the other."""
+
+    def read(self, data: bytes) -> Any:
+        """Return an encoded photo as `prepare` takes it; for many threads at once.
+
+        Raises:
+            ImageError: It cannot be decoded.
+        """
+
+    def prepare(self, photos: Sequence[Any]) -> Any:
+        """Return the model's inputs for a batch of photos; for one thread, ahead of `answer`.
+
+        Raises:
+            ValueError: The processor refuses a photo, e.g. one 200 times as wide as high.
+        """
+
+    def num_tokens(self, prepared: Any) -> int:
+        """Return how many tokens a batch is."""
+
+    def answer(self, prepared: Any) -> Tensor:
+        """Return the log-probability of every answer for every photo.
+
+        Returns:
+            Float32 tensor of shape (photos, answers) on the model's device; not normalised.
+        """
+
+
+def scorer(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, answers: Sequence[Sequence[int]]) -> Scorer:
+    """Return the quickest exact way to score some answers.
+
+    Args:
+        model: The model, bare or with adapters on it; it must stay as it is while the scorer is used.
+        processor: The model's own processor.
+        prompt: The rendered prompt.
+        answers: The tokens of each answer, the end of turn included; see `answers_of`.
+    """
+    from vlm_tune.vlm.continuing import Continuing
+    from vlm_tune.vlm.one_pass import one_pass
+
+    stock = Continuing(model, processor, prompt, answers)
+    return one_pass(model, processor, prompt, answers, stock=stock) or stock
+
+
+def answers_of(processor: ProcessorMixin, labels: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of some labels, the end of turn included.
+
+    Raises:
+        TaskError: Two labels are the same tokens to this model, or one contains a special token.
+    """
+    answers = [answer_ids(processor, label) for label in labels]
+    first: dict[tuple[int, ...], str] = {}
+    for label, answer in zip(labels, answers, strict=True):
+        if (other := first.setdefault(tuple(answer), label)) != label:
+            raise TaskError(
+                f"{other!r} and {label!r} are the same tokens to this model's tokenizer, so it cannot tell them apart; "
+                "rename one of them"
+            )
+    return answers
 
 
 def score_labels(
@@ -66,39 +125,12 @@ def score_labels(
         Float32 CPU tensor of shape (len(images), len(labels)); not normalised.
 
     Raises:
-        TaskError: The task's answers are too many to list, and no labels are given.
+        ImageError: A photo cannot be decoded.
+        TaskError: The task's answers are too many to list, and no labels are given; or two are the same tokens.
     """
-    prompts = [prompt_text(processor, task)] * len(images)
-    inputs = prepare(processor, images, prompts, device=model.device)
-    return score_batch(model, inputs, [answer_ids(processor, label) for label in labels or task.answers])
-
-
-def score_batch(model: PreTrainedModel, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> Tensor:
-    """Return the log-probability of every answer for every row of prepared inputs.
-
-    Args:
-        model: The model, bare or wrapped by PEFT.
-        inputs: What `prepare` returned, padded on the left.
-        answers: The tokens of each answer, the end of turn included.
-
-    Returns:
-        Float32 CPU tensor of shape (rows, len(answers)).
-    """
-    import torch
-
     with inference(model):
-        inputs = to_model(inputs, model)
-        if not _can_continue(model, answers):
-            return torch.stack([_full_forward(model, inputs, answer) for answer in answers], dim=1).cpu()
-        positions = token_positions(model, inputs)
-        read = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        scores = torch.empty(len(inputs["input_ids"]), len(answers), device=inputs["input_ids"].device)
-        for paths, places in _passes(answers):
-            chosen = [answers[place] for place in places]
-            scores[:, places] = _continue(
-                model, read, paths, chosen, prompt_mask=inputs["attention_mask"], start=_next_position(positions)
-            )
-        return scores.cpu()
+        way = scorer(model, processor, prompt_text(processor, task), answers_of(processor, labels or task.answers))
+        return way.answer(way.prepare([way.read(image) for image in images])).cpu()
 
 
 def class_scores(task: Task, labels: Sequence[str], scores: Tensor) -> Tensor:
@@ -122,6 +154,8 @@ def class_scores(task: Task, labels: Sequence[str], scores: Tensor) -> Tensor:
     """
     import torch
 
+    if not task.multi_label:
+        return scores[:, [labels.index(name) for name in task.classes]]
     named = [[place for place, label in enumerate(labels) if name in task.members(label)] for name in task.classes]
     # Rounding may lift a sum of all answers a hair above 1.
     return torch.stack([scores[:, places].logsumexp(-1) for places in named], dim=-1).clamp(max=0)
@@ -138,13 +172,15 @@ def reference_scores(model: PreTrainedModel, processor: ProcessorMixin, images: 
     """
     import torch
 
+    from vlm_tune.vlm.continuing import full_forward
+
     prompt = prompt_text(processor, task)
     answers = [answer_ids(processor, label) for label in task.answers]
     with inference(model):
         rows = []
         for image in images:
             inputs = to_model(prepare(processor, [image], [prompt], device=model.device), model)
-            rows.append(torch.cat([_full_forward(model, inputs, answer) for answer in answers]))
+            rows.append(torch.cat([full_forward(model, inputs, answer) for answer in answers]))
         return torch.stack(rows).cpu()
 
 
@@ -161,128 +197,3 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def _passes(answers: Sequence[Sequence[int]]) -> Iterator[tuple[list[tuple[int, ...]], list[int]]]:
-    """Yield a few paths at a time, and the places of the answers that end on them.
-
-    A path is an answer without its last token that no other one begins with: what `crack` needs is computed on
-    the way to `crack, dent`.
-    """
-    ways = sorted({tuple(answer[:-1]) for answer in answers})
-    paths = [way for way, after in zip(ways, [*ways[1:], ()], strict=True) if after[: len(way)] != way]
-    ending: dict[tuple[int, ...], list[int]] = {path: [] for path in paths}
-    for place, answer in enumerate(answers):
-        # In sorted order, the first path not before a way is the one that begins with it.
-        ending[paths[bisect_left(paths, tuple(answer[:-1]))]].append(place)
-    by_length = sorted(paths, key=len)
-    for start in range(0, len(paths), _PATHS_PER_PASS):
-        chunk = by_length[start : start + _PATHS_PER_PASS]
-        yield chunk, list(itertools.chain.from_iterable(ending[path] for path in chunk))
-
-
-def _continue(
-    model: PreTrainedModel,
-    read: Any,
-    paths: Sequence[tuple[int, ...]],
-    answers: Sequence[Sequence[int]],
-    *,
-    prompt_mask: Tensor,
-    start: Tensor,
-) -> Tensor:
-    """Score answers along some paths from the state left by the prompt; returns (rows, len(answers))."""
-    import torch
-
-    rows, device = len(prompt_mask), prompt_mask.device
-    width = max(map(len, paths))
-    # Filled up on the right: a causal model never looks there, so nothing needs masking.
-    tokens = torch.tensor([[*path, *[path[-1]] * (width - len(path))] for path in paths], device=device)
-    first: Tensor = read.logits[:, -1].float().log_softmax(-1)[:, tokens[:, 0]]
-
-    each_row = torch.arange(rows, device=device).repeat_interleave(len(paths))
-    state = copy.deepcopy(read.past_key_values)
-    state.reorder_cache(each_row)
-    fed = tokens.repeat(rows, 1)
-    logits = model(
-        input_ids=fed,
-        attention_mask=torch.cat([prompt_mask[each_row], torch.ones_like(fed)], dim=1),
-        position_ids=start[..., each_row, :] + torch.arange(width, device=device),
-        past_key_values=state,
-        use_cache=True,
-    ).logits
-    # After the token that follows in the path, the columns are the tokens that end an answer here.
-    ends = sorted({answer[-1] for answer in answers})
-    following = torch.cat([fed[:, 1:], fed[:, :1]], dim=1)[..., None]
-    wanted = torch.cat([following, torch.tensor(ends, device=device).expand(*fed.shape, -1)], dim=-1)
-    found = _log_probability(logits, wanted).view(rows, len(paths), width, -1)
-    so_far = torch.cat([first[..., None], found[..., :-1, 0]], dim=-1).cumsum(-1)
-
-    on = [next(place for place, path in enumerate(paths) if path[: len(a) - 1] == tuple(a[:-1])) for a in answers]
-    at = [len(answer) - 2 for answer in answers]
-    last = [1 + ends.index(answer[-1]) for answer in answers]
-    return so_far[:, on, at] + found[:, on, at, last]
-
-
-def _full_forward(model: PreTrainedModel, inputs: dict[str, Tensor], answer: Sequence[int]) -> Tensor:
-    """Score one answer by a pass over photo, prompt and answer together; returns (rows,)."""
-    import torch
-
-    rows, prompt_length = inputs["input_ids"].shape
-    tokens = torch.tensor(answer, device=model.device).expand(rows, -1)
-    appended = dict(inputs)
-    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
-        if name in inputs:
-            fill = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}.get(name, tokens * 0)
-            appended[name] = torch.cat([inputs[name], fill.to(inputs[name].dtype)], dim=1)
-    logits = model(**appended, use_cache=False).logits[:, prompt_length - 1 : -1]
-    return _log_probability(logits, tokens[..., None])[..., 0].sum(-1)
-
-
-def _log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
-    # In float32 whatever the model's type: differences between labels are small against the logits' rounding.
-    return logits.float().log_softmax(-1).gather(-1, tokens)
-
-
-def _next_position(positions: Tensor) -> Tensor:
-    # M-RoPE continues after the largest of its three coordinates, the same in all three.
-    if positions.ndim == 3:
-        return (positions.amax(dim=(0, 2)) + 1).expand(len(positions), -1)[..., None]
-    return positions.amax(-1, keepdim=True) + 1
-
-
-def _can_continue(model: PreTrainedModel, answers: Sequence[Sequence[int]]) -> bool:
-    """Whether continuing from a kept state by several tokens equals reading everything at once."""
-    if model not in _continues:
-        try:
-            words = [token for answer in answers for token in answer]
-            _continues[model] = _continuation_is_exact(model, words)
-        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            # What a model raises here is its own affair; that it raises is the answer.
-            _continues[model] = False
-        if not _continues[model]:
-            notice("This model cannot continue from a kept state: each label takes a whole pass (slower).")
-    return _continues[model]
-
-
-def _continuation_is_exact(model: PreTrainedModel, words: Sequence[int]) -> bool:
-    import torch
-
-    row = [words[index % len(words)] for index in range(8)]
-    tokens = torch.tensor([row, row[::-1]], device=model.device)
-    mask, order = torch.ones_like(tokens), torch.tensor([1, 0], device=model.device)
-    positions = mask.cumsum(-1) - 1
-    whole = model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits[:, 5:]
-    state = model(
-        input_ids=tokens[:, :5], attention_mask=mask[:, :5], position_ids=positions[:, :5], use_cache=True
-    ).past_key_values
-    state.reorder_cache(order)
-    continued = model(
-        input_ids=tokens[order, 5:],
-        attention_mask=mask,
-        position_ids=positions[:, 5:],
-        past_key_values=state,
-        use_cache=True,
-    ).logits[order]
-    # A lost state changes the logits beyond recognition; half precision only blurs them.
-    bound = 1e-3 if whole.dtype == torch.float32 else 0.1
-    return bool((continued - whole).float().norm() <= bound * whole.float().norm())

@@ -129,7 +129,7 @@ def test_fused(pair: str) -> None:
             tail=2,
         )
         nothing = (torch.zeros(0, WIDTH, dtype=torch.bfloat16),)
-        return kept(wrapped, lambda: forward.answer_logits(packed, nothing), only=torch.bfloat16)
+        return kept(wrapped, lambda: forward.logits(forward.answer_states(packed, nothing)), only=torch.bfloat16)
 
     small, large = (keeps(make()) for make in both)
     before, after = (predicted(make, kinds, fast=True) for make in both)

@@ -123,7 +123,7 @@ def stock_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 def fused_logits(forward: fused.Fused, batch: Batch) -> Tensor:
     """Return ours."""
-    return forward.answer_logits(batch.packed, forward.see(pixels_of(batch)))
+    return forward.logits(forward.answer_states(batch.packed, forward.see(pixels_of(batch))))
 
 
 def pixels_of(batch: Batch) -> dict[str, Tensor]:

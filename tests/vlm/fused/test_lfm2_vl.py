@@ -157,7 +157,7 @@ def test_nothing_but_what_answers_see_is_computed_behind_the_last_attention(
     with torch.no_grad():
         features = forward.see(helpers.pixels_of(batch))
         with FlopCounterMode(display=False) as counter:
-            forward.answer_logits(batch.packed, features)
+            forward.logits(forward.answer_states(batch.packed, features))
     hidden, inner, key_and_value = 32, 48, 2 * 16
     mlp, conv, tokens = 3 * hidden * inner, 4 * hidden**2, len(batch.packed.tokens)
     seen = len(batch.stock["input_ids"]) * (batch.packed.tail + 3 * 3)
@@ -185,7 +185,7 @@ def test_layers_before_the_first_adapter_keep_nothing(
         (features,) = forward.see(helpers.pixels_of(batch))
         assert not features.requires_grad
         assert not kept
-        forward.answer_logits(batch.packed, (features,))
+        forward.logits(forward.answer_states(batch.packed, (features,)))
     weights = [
         layer.feed_forward.w2.weight.untyped_storage().data_ptr() for layer in adapted.model.language_model.layers
     ]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from vlm_tune import _console, _processes, images
 from vlm_tune._threads import ahead
 from vlm_tune.training.running.batches import Batches
-from vlm_tune.training.running.beside import Beside
 from vlm_tune.training.running.distributed import hand_round
 from vlm_tune.training.running.objective import Answers
 from vlm_tune.training.running.steps import Row
 from vlm_tune.training.running.stock import Stock
 from vlm_tune.training.running.store import Store
+from vlm_tune.vlm.beside import Beside
 from vlm_tune.vlm.pixels import image_tensors, to_tensor
 from vlm_tune.vlm.positions import token_positions
 
@@ -132,7 +132,7 @@ class Fast:
                 features = tuple(torch.cat([one[name] for one in seen]) for name in seen[0])
             else:
                 features = self._fused.see(_joined(seen))
-            return CausalLMOutput(logits=self._fused.answer_logits(packed, features))
+            return CausalLMOutput(logits=self._fused.logits(self._fused.answer_states(packed, features)))
 
     def difference(self, stock: Stock, model: Any, rows: Sequence[Row]) -> float:
         """Return how far the logits are from the stock ones, over the norm of the latter.
@@ -203,7 +203,7 @@ class Fast:
 
     def _cut_up(self, photos: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the image tensors of photos of one size, in the model's type."""
-        with self._beside:
+        with self._beside.work():
             made = image_tensors(self._resident.processor, photos, device=self._resident.device)
             made = {name: _as(value, self._resident.dtype) for name, value in made.items()}
         self._beside.hand_over(made.values())

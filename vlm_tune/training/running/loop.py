@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "Job", "train"]
 
-_AGREE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
-"""Largest difference between fast and stock logits, over the stock logits' norm, that rounding explains."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -191,7 +188,7 @@ def _selection(job: Job, folder: Path, history: History, resume: Path | None) ->
 
 def _forward(job: Job) -> tuple[Forward, int]:
     """Return the fast way through the model if it agrees with the stock one, and the examples of one pass."""
-    from vlm_tune.vlm.fused import fused
+    from vlm_tune.vlm.fused import AGREE, fused
     from vlm_tune.vlm.fused.recompute import Recompute
 
     config, stock, recompute = job.config, Stock(job.resident, job.batches), Recompute()
@@ -205,7 +202,7 @@ def _forward(job: Job) -> tuple[Forward, int]:
         fast.read(range(len(job.batches)))
         with _installed(fast, job.resident.model):
             difference = fast.difference(stock, job.wrapped, [Row(0, 1.0)])
-        if difference <= _AGREE[str(job.resident.dtype).removeprefix("torch.")]:
+        if difference <= AGREE[str(job.resident.dtype).removeprefix("torch.")]:
             return fast, layout.micro_batch_size
         _console.notice(
             f"The fast forward pass differs from the stock one by {100 * difference:.2g} % on this model; using the "

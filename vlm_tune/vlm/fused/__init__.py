@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from vlm_tune.vlm.fused.packing import Packed
     from vlm_tune.vlm.fused.recompute import Recompute
 
-__all__ = ["Fused", "fused", "warm_up"]
+__all__ = ["AGREE", "Fused", "adapted_layers", "fused", "warm_up"]
+
+AGREE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
+"""Largest difference between fused and stock logits, over the stock logits' norm, that rounding explains."""
 
 _MODEL_TYPES = ("qwen3_vl", "lfm2_vl")
 
@@ -27,13 +30,36 @@ class Fused(Protocol):
             pixels: The image tensors of the model's processor; grids and shapes on the CPU, the rest on the device.
         """
 
-    def answer_logits(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
-        """Return the logits of the rows that are wanted, of shape (rows, vocabulary).
+    def answer_states(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
+        """Return what the head makes logits of, at the rows that are wanted, of shape (rows, hidden size).
 
         Args:
             packed: The sequences.
             features: What `see` returned for their images, in the same order.
         """
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of some of `answer_states`' rows, of shape (rows, vocabulary)."""
+
+
+def adapted_layers(model: PreTrainedModel) -> frozenset[str] | None:
+    """Return the names of the layers that carry an adapter; None where one is of a kind that is not known here.
+
+    Args:
+        model: The bare model; PEFT's layers may be in it.
+    """
+    if not hasattr(model, "peft_config"):
+        return frozenset()
+    found = set()
+    for name, module in model.named_modules():
+        if hasattr(module, "modules_to_save"):
+            return None
+        if not hasattr(module, "lora_A") or module.disable_adapters:
+            continue
+        if module.merged or len(module.active_adapters) != 1 or module.lora_variant or any(module.lora_bias.values()):
+            return None
+        found.add(name)
+    return frozenset(found)
 
 
 def warm_up(config: PreTrainedConfig, dtype: str, device: str) -> None:

@@ -12,6 +12,8 @@ from vlm_tune.vlm.fused.packing import Runs, attend, attend_from_tails, tails
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vlm_tune.vlm.fused.branches import Branches
+
 __all__ = ["Attention", "FeedForward", "Where"]
 
 
@@ -24,12 +26,14 @@ class Where:
         cos: Cosines of the rotary embedding, of shape (tokens, head width).
         sin: Its sines.
         tail: How many tokens at each sequence's end hold all that is asked for.
+        branches: The tree that the last tokens of every sequence are; None where they follow one another.
     """
 
     runs: Runs
     cos: Tensor
     sin: Tensor
     tail: int
+    branches: Branches | None = None
 
 
 class Attention:
@@ -57,8 +61,10 @@ class Attention:
         )
         if only_tails:
             query = tails(query, where.runs, where.tail)
-            return self._output(attend_from_tails(query, key, value, where.runs, tail=where.tail))
-        return self._output(attend(query, key, value, where.runs, causal=True))
+            mixed = attend_from_tails(query, key, value, where.runs, tail=where.tail, branches=where.branches)
+        else:
+            mixed = attend(query, key, value, where.runs, causal=True, branches=where.branches)
+        return self._output(mixed)
 
 
 class FeedForward:

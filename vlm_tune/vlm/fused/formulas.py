@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["gated_conv", "heads", "rms_norm", "swiglu"]
+__all__ = ["gated_conv", "gated_conv_at", "heads", "rms_norm", "swiglu"]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -58,3 +58,22 @@ def gated_conv(gates: Tensor, weight: Tensor, position: Tensor) -> Tensor:
         earlier = torch.nn.functional.pad(gated, (0, 0, back, 0))[: len(gated)]
         total = total + torch.where((position >= back)[:, None], earlier, 0.0) * weight[:, -1 - back].float()
     return (c * total).to(gates.dtype)
+
+
+def gated_conv_at(gates: Tensor, weight: Tensor, before: Sequence[Tensor]) -> Tensor:
+    """Return `ops.gated_conv` of some tokens that follow others than those that stand before them.
+
+    Args:
+        gates: b, c and x behind one another, of shape (sequences, length, 3 * width).
+        weight: One causal filter a channel, of shape (width, taps).
+        before: For each tap from the last to the first, the places of the tokens that it is for.
+
+    Returns:
+        Tensor of shape (sequences, tokens, width).
+    """
+    b, c, x = gates.chunk(3, dim=-1)
+    total = torch.zeros((), device=gates.device)
+    for back, places in enumerate(before):
+        gated = b[:, places].float() * x[:, places].float()
+        total = total + gated * weight[:, -1 - back].float()
+    return (c[:, before[0]].float() * total).to(gates.dtype)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
-from vlm_tune.vlm.fused import ops
+from vlm_tune.vlm.fused import formulas, ops
 from vlm_tune.vlm.fused.blocks import Attention, FeedForward, Where
 from vlm_tune.vlm.fused.lora import Stacked
 from vlm_tune.vlm.fused.packing import Packed, Runs, attend, tails
@@ -23,6 +24,8 @@ from vlm_tune.vlm.fused.recompute import Recompute
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from vlm_tune.vlm.fused.branches import Branches
 
 __all__ = ["Lfm2VL"]
 
@@ -74,8 +77,8 @@ class Lfm2VL:
             features = torch.cat([tiles[tile] for tile in range(len(order))])
         return (features,)
 
-    def answer_logits(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
-        """Return the logits of the rows that are wanted, of shape (rows, vocabulary).
+    def answer_states(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
+        """Return what the head makes logits of, at the rows that are wanted, of shape (rows, hidden size).
 
         Args:
             packed: The sequences.
@@ -85,7 +88,7 @@ class Lfm2VL:
         x = x.index_copy(0, packed.image_slots, features[0].to(x.dtype))
         cos, sin = self._language.rotary_emb(x, packed.positions[None])
         runs, seen = packed.runs, packed.tail + self._reach
-        where = Where(runs=runs, cos=cos[0], sin=sin[0], tail=seen)
+        where = Where(runs=runs, cos=cos[0], sin=sin[0], tail=seen, branches=packed.branches)
         within = _within(runs, x.device)
         for index, layer in enumerate(self._layers):
             last = index == self._last_attention
@@ -93,11 +96,15 @@ class Lfm2VL:
             if last:
                 runs = tuple((count, min(seen, length)) for count, length in runs)
                 # The first tokens of a cut sequence miss what came before them, but no answer sees them.
-                within = _within(runs, x.device)
+                within, where = _within(runs, x.device), replace(where, runs=runs)
         x = tails(x, runs, packed.tail)[packed.answer_slots]
         norm = self._language.embedding_norm
-        logits: Tensor = self._head(ops.rms_norm(x, norm.weight, norm.variance_epsilon))
-        return logits
+        return ops.rms_norm(x, norm.weight, norm.variance_epsilon)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of some of `answer_states`' rows, of shape (rows, vocabulary)."""
+        made: Tensor = self._head(states)
+        return made
 
     def _place(self, shape: tuple[int, int]) -> Tensor:
         """Return the position embeddings of a tile's patches, row by row."""
@@ -128,7 +135,7 @@ class _TextLayer:
         if self._attention is not None:
             update = self._attention(normed, where, only_tails=only_tails)
         elif self._conv is not None:
-            update = self._conv(normed, within)
+            update = self._conv(normed, where, within)
         if only_tails:
             x = tails(x, where.runs, where.tail)
         x, normed = ops.add_rms_norm(x, update, self._norms[1], self._eps)
@@ -149,13 +156,28 @@ class _ShortConv:
         self._input, self._output = Stacked(conv.in_proj), Stacked(conv.out_proj)
         self._filters, self._bias = conv.conv.weight, conv.conv.bias
 
-    def __call__(self, x: Tensor, within: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, where: Where, within: Tensor) -> Tensor:
         gates = self._input(x)
         mixed = ops.gated_conv(gates, self._filters[:, 0], within)
+        if where.branches is not None:
+            mixed = _with_branches(mixed, gates, self._filters[:, 0], where.runs, where.branches)
         if self._bias is not None:
             _, of_output, _ = torch.chunk(gates, 3, dim=1)
             mixed = mixed + of_output * self._bias
         return self._output(mixed)
+
+
+def _with_branches(mixed: Tensor, gates: Tensor, filters: Tensor, runs: Runs, branches: Branches) -> Tensor:
+    """Return the convolution with the rows of each sequence's tree as they follow from the nodes before them."""
+    parts, at = [], 0
+    for count, length in runs:
+        here, trunk = slice(at, at + count * length), length - len(branches)
+        apart = gates[here].view(count, length, -1)
+        before = [trunk + branches.before(back) for back in range(filters.shape[-1])]
+        of_tree = formulas.gated_conv_at(apart, filters, before)
+        parts.append(torch.cat([mixed[here].view(count, length, -1)[:, :trunk], of_tree], dim=1).flatten(0, 1))
+        at = here.stop
+    return torch.cat(parts)
 
 
 class _VisionBlock:

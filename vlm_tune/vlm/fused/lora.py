@@ -127,8 +127,17 @@ def _lora(layer: Any) -> tuple[nn.Parameter, nn.Parameter, float] | None:
 
 
 def _stack(parameters: Sequence[Tensor]) -> Tensor:
+    first = parameters[0].detach()
     if len(parameters) == 1:
-        return parameters[0].detach()
+        return first
+    begins = itertools.accumulate((one.nbytes for one in parameters), initial=first.data_ptr())
+    storage = first.untyped_storage().data_ptr()
+    if all(
+        one.data_ptr() == begin and one.untyped_storage().data_ptr() == storage
+        for one, begin in zip(parameters, begins, strict=False)
+    ):
+        # Another forward pass has stacked them: they must not be in memory twice.
+        return first.as_strided((sum(map(len, parameters)), *first.shape[1:]), first.stride())
     whole = torch.cat([parameter.detach() for parameter in parameters])
     start = 0
     for parameter in parameters:

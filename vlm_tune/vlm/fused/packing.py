@@ -19,13 +19,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vlm_tune.vlm.fused.branches import Branches
+
 __all__ = ["Packed", "Runs", "attend", "attend_from_tails", "fastest_attention", "make_runs", "starts", "tails"]
 
 Runs = tuple[tuple[int, int], ...]
 """For each run: how many sequences it has, and how many tokens each of them takes."""
 
 _FILLED = 0.03
-"""Largest share of a sequence's place in a run that may be filling."""
+"""Largest share of a sequence's place in a run that may be filling, where nothing else is asked for."""
 
 # cuDNN's attention was the fastest for both towers on an H200; where it does not apply, the next one does.
 _FASTEST = [
@@ -47,6 +49,7 @@ class Packed:
         answer_slots: Rows whose logits are wanted, counted in the row of all sequences' tails.
         runs: How the tokens are divided into sequences.
         tail: How many tokens at each sequence's end hold all rows that are wanted.
+        branches: The tree that the last tokens of every sequence are; None where they follow one another.
     """
 
     tokens: Tensor
@@ -55,6 +58,7 @@ class Packed:
     answer_slots: Tensor
     runs: Runs
     tail: int
+    branches: Branches | None = None
 
 
 def fastest_attention(device: torch.device) -> AbstractContextManager[None]:
@@ -62,8 +66,12 @@ def fastest_attention(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(_FASTEST, set_priority=True) if device.type == "cuda" else nullcontext()
 
 
-def make_runs(lengths: Sequence[int]) -> tuple[list[int], Runs]:
+def make_runs(lengths: Sequence[int], *, filled: float = _FILLED) -> tuple[list[int], Runs]:
     """Return an order of the sequences, longest first, and the runs that they form in it.
+
+    Args:
+        lengths: How many tokens each sequence has.
+        filled: Largest share of a sequence's place in a run that may be filling.
 
     Example:
         >>> make_runs([100, 40, 99])
@@ -72,7 +80,7 @@ def make_runs(lengths: Sequence[int]) -> tuple[list[int], Runs]:
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     runs: list[tuple[int, int]] = []
     for index in order:
-        if runs and lengths[index] >= (1 - _FILLED) * runs[-1][1]:
+        if runs and lengths[index] >= (1 - filled) * runs[-1][1]:
             runs[-1] = (runs[-1][0] + 1, runs[-1][1])
         else:
             runs.append((1, lengths[index]))
@@ -87,7 +95,9 @@ def starts(runs: Runs) -> Iterator[int]:
         at += count * length
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, causal: bool) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, causal: bool, branches: Branches | None = None
+) -> Tensor:
     """Return attention within each sequence.
 
     Args:
@@ -96,6 +106,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, causal: boo
         value: As the key.
         runs: How the tokens are divided.
         causal: Whether a token sees only itself and those before it.
+        branches: The tree that the last tokens of every sequence are.
 
     Returns:
         Tensor of shape (tokens, heads * width).
@@ -104,13 +115,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, causal: boo
     for count, length in runs:
         here = slice(at, at + count * length)
         q, k, v = (_apart(one[here], count) for one in (query, key, value))
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1])
+        trunk = length - len(branches) if branches else length
+        mixed = _mixed(q[:, :, :trunk], k[:, :, :trunk], v[:, :, :trunk], causal=causal)
+        if branches:
+            of_tree = _mixed(q[:, :, trunk:], k, v, seen=branches.seen(len(branches), length))
+            mixed = torch.cat([mixed, of_tree], dim=2)
         parts.append(mixed.transpose(1, 2).flatten(0, 1).flatten(1))
         at = here.stop
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def attend_from_tails(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, tail: int) -> Tensor:
+def attend_from_tails(
+    query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, tail: int, branches: Branches | None = None
+) -> Tensor:
     """Return causal attention of the last tokens of each sequence.
 
     Args:
@@ -119,6 +136,7 @@ def attend_from_tails(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, 
         value: As the key.
         runs: How all tokens are divided.
         tail: How many tokens of each sequence ask, all of them where it is shorter.
+        branches: The tree that the last tokens of every sequence are.
 
     Returns:
         Tensor of shape (asking tokens, heads * width).
@@ -128,9 +146,8 @@ def attend_from_tails(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, 
         asking = min(tail, length)
         q = _apart(query[asked : asked + count * asking], count)
         k, v = (_apart(one[at : at + count * length], count) for one in (key, value))
-        places = torch.arange(length, device=query.device)
-        seen = places <= places[length - asking :, None]
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=q.shape[1] != k.shape[1])
+        seen = branches.seen(asking, length) if branches else _causal(asking, length, query.device)
+        mixed = _mixed(q, k, v, seen=seen)
         parts.append(mixed.transpose(1, 2).flatten(0, 1).flatten(1))
         at, asked = at + count * length, asked + count * asking
     return torch.cat(parts)
@@ -144,6 +161,21 @@ def tails(x: Tensor, runs: Runs, tail: int) -> Tensor:
         parts.append(apart[:, -min(tail, length) :].flatten(0, 1))
         at += count * length
     return torch.cat(parts)
+
+
+def _mixed(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None) -> Tensor:
+    shared = query.shape[1] // key.shape[1]
+    if seen is None:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=shared > 1)
+    # Heads that share their keys stand behind one another: kernels with a mask would make copies of the keys.
+    behind = query.reshape(*key.shape[:2], -1, key.shape[3])
+    mixed = functional.scaled_dot_product_attention(behind, key, value, attn_mask=seen.repeat(shared, 1))
+    return mixed.reshape(query.shape)
+
+
+def _causal(asking: int, length: int, device: torch.device) -> Tensor:
+    places = torch.arange(length, device=device)
+    return places <= places[length - asking :, None]
 
 
 def _apart(rows: Tensor, count: int) -> Tensor:

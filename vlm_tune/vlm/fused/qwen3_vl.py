@@ -66,8 +66,8 @@ class Qwen3VL:
                 deep.append(self._mergers[1 + self._visual.deepstack_visual_indexes.index(index)](x))
         return self._mergers[0](x), *deep
 
-    def answer_logits(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
-        """Return the logits of the rows that are wanted, of shape (rows, vocabulary).
+    def answer_states(self, packed: Packed, features: Sequence[Tensor]) -> Tensor:
+        """Return what the head makes logits of, at the rows that are wanted, of shape (rows, hidden size).
 
         Args:
             packed: The sequences.
@@ -76,16 +76,19 @@ class Qwen3VL:
         x = self._language.embed_tokens(packed.tokens)
         x = x.index_copy(0, packed.image_slots, features[0].to(x.dtype))
         cos, sin = self._language.rotary_emb(x, packed.positions[:, None])
-        where = Where(runs=packed.runs, cos=cos[0], sin=sin[0], tail=packed.tail)
+        where = Where(runs=packed.runs, cos=cos[0], sin=sin[0], tail=packed.tail, branches=packed.branches)
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
             x = self._recompute(layer, index / len(self._layers), x, where, index == last)
             # Behind the last layer no answer would see it.
             if index + 1 < len(features) and index != last:
                 x = x.index_add(0, packed.image_slots, features[index + 1].to(x.dtype))
-        x = ops.rms_norm(x[packed.answer_slots], self._language.norm.weight, self._language.norm.variance_epsilon)
-        logits: Tensor = self._head(x)
-        return logits
+        return ops.rms_norm(x[packed.answer_slots], self._language.norm.weight, self._language.norm.variance_epsilon)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of some of `answer_states`' rows, of shape (rows, vocabulary)."""
+        made: Tensor = self._head(states)
+        return made
 
     def _place(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return a grid's position embeddings, cosines and sines, patches in the order in which they are merged."""

@@ -14,7 +14,7 @@ __all__ = ["Beside"]
 
 
 class Beside:
-    """Runs a block's GPU work beside that of the current stream; on a processor there is nothing to do.
+    """A second stream of a GPU; on a processor there is nothing to do.
 
     Args:
         device: Where the work is.
@@ -26,19 +26,15 @@ class Beside:
         self._stream: Any = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._entered: AbstractContextManager[Any] = nullcontext()
 
-    def __enter__(self) -> None:
+    def work(self) -> AbstractContextManager[Any]:
+        """Return a context whose GPU work goes beside that of the current stream."""
         import torch
 
-        self._entered = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-        self._entered.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._entered.__exit__(*error)
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def hand_over(self, tensors: Iterable[Tensor]) -> None:
-        """Let the current stream use what the block has made, when it is ready."""
+        """Let the current stream use what was made beside it, when it is ready."""
         import torch
 
         if self._stream is None:
