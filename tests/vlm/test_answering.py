@@ -117,7 +117,9 @@ def test_labels_that_are_the_same_tokens_are_refused(
     resident: Resident, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = resident.processor.tokenizer.backend_tokenizer.normalizer
-    resident.processor.tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    resident.processor.tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents()]
+    )
     try:
         task = Task(prompt="?", classes=("dent", "dént"))
         with pytest.raises(TaskError, match="'dent' and 'dént' are the same tokens"):

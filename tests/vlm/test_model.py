@@ -30,6 +30,13 @@ def test_name_is_the_last_part_of_id_or_path(tiny_qwen3_vl: Path, monkeypatch: p
     assert VLM("./").name == "tiny-qwen3-vl"
 
 
+def test_of_several_processes_each_asks_its_own_copy(tiny_qwen3_vl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert VLM(tiny_qwen3_vl).asked_by == "each"
+    assert VLM(tiny_qwen3_vl, device="cuda:1").asked_by == "one"
+    monkeypatch.setattr("vlm_tune.vlm.model.too_large", lambda base: True)
+    assert VLM(tiny_qwen3_vl).asked_by == "all"
+
+
 def test_predicts_every_example(tiny_vlm: Path, noise_png: Callable[..., bytes]) -> None:
     examples = [Example(id=str(seed), image=noise_png(40, 60, seed), label="dent") for seed in range(3)]
     vlm = VLM(tiny_vlm, device="cpu")

@@ -50,7 +50,9 @@ def test_adapters_take_part(fresh: Loaded, photos: list[bytes]) -> None:
         assert torch.allclose(answered(way_of(wrapped, processor), photos[:3]), before, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"modules_to_save": ["q_norm", "q_layernorm"]}], ids=["DoRA", "in full"])
+@pytest.mark.parametrize(
+    "settings", [{"use_dora": True}, {"modules_to_save": ["q_norm", "q_layernorm"]}], ids=["DoRA", "in full"]
+)
 def test_other_kinds_of_adapters_take_the_stock_way(
     settings: dict[str, object], fresh: Loaded, photos: list[bytes]
 ) -> None:

@@ -92,12 +92,14 @@ def answers(
     )
     readers, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
     try:
-        width = question.size * _BATCHES_AHEAD
+        first, width = question.size, question.size * _BATCHES_AHEAD
         # Twice as many, so that the next ones are there when these are used up.
-        for window in _chunks(ahead(readers, question.read, examples, depth=2 * width), lambda: width):
+        items = ahead(readers, question.read, examples, depth=2 * width)
+        # One batch goes ahead, so that the model has something to do while the others are read.
+        for window in itertools.chain(_chunks(itertools.islice(items, first), first), _chunks(items, width)):
             yield from (item for item in window if isinstance(item, Prediction))
             photos = sorted((item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size)
-            batches = _chunks(photos, lambda: question.size)
+            batches = _even(photos, lambda: question.size)
             # While generating, the tokenizer is busy in this thread and must not be changed by another.
             ready = (
                 map(question.prepare, batches)
@@ -289,7 +291,17 @@ def _failed(example: Example, error: str) -> Prediction:
     return Prediction(example_id=example.id, outcome="failed", error=error)
 
 
-def _chunks(items: Iterable[_Item], size: Callable[[], int]) -> Iterator[list[_Item]]:
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     source = iter(items)
-    while chunk := list(itertools.islice(source, size())):
+    while chunk := list(itertools.islice(source, size)):
         yield chunk
+
+
+def _even(items: Sequence[_Item], most: Callable[[], int]) -> Iterator[Sequence[_Item]]:
+    """Yield parts of nearly the same size, as few as there can be: a small one would take as long as a large one."""
+    at = 0
+    while at < len(items):
+        left = len(items) - at
+        size = math.ceil(left / math.ceil(left / most()))
+        yield items[at : at + size]
+        at += size

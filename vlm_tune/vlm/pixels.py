@@ -80,7 +80,9 @@ def image_tensors(
     Raises:
         ValueError: The processor refuses a photo.
     """
-    made = processor.image_processor([[image] for image in images], return_tensors="pt", **_where(device))
+    # One by one, and without waiting for each: the processor would wait.
+    there = [[image.to(device, non_blocking=True)] for image in images]
+    made = processor.image_processor(there, return_tensors="pt", **_where(device))
     tensors = {name: value for name, value in made.items() if hasattr(value, "nbytes")}
     for name in _SHAPES.intersection(tensors):
         tensors[name] = tensors[name].cpu()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from vlm_tune.vlm.fused import formulas
-from vlm_tune.vlm.fused.kernels.conv import GatedConv
+from vlm_tune.vlm.fused.kernels.conv import GatedConv, gated_conv_at
 from vlm_tune.vlm.fused.kernels.heads import Heads
 from vlm_tune.vlm.fused.kernels.norm import AddRMSNorm
 from vlm_tune.vlm.fused.kernels.swiglu import SwiGLU
@@ -37,8 +37,19 @@ def values(function: Callable[..., object], inputs: Sequence[torch.Tensor]) -> l
     return kept + list(torch.autograd.grad(loss, leaves))
 
 
+def compare_convolution_at() -> None:
+    gates, filters, places = torch.randn(2, 9, 30), torch.randn(10, 3), torch.tensor([[7, 8], [6, 3], [5, 2]])
+    out = torch.zeros(2, 9, 10)
+    gated_conv_at(gates, filters, places, out)
+    torch.testing.assert_close(out[:, 7:], formulas.gated_conv_at(gates, filters, places), rtol=1e-5, atol=1e-5)
+    if out[:, :7].any():
+        raise AssertionError("other rows were written")
+    sys.stdout.write("gated_conv_at\n")
+
+
 def main() -> None:
     torch.manual_seed(0)
+    compare_convolution_at()
     x, update, weight = torch.randn(5, 48), torch.randn(5, 48), torch.randn(48)
     compare(
         "add_rms_norm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vlm_tune.vlm.fused import formulas
+from vlm_tune.vlm.fused import formulas, ops
 from vlm_tune.vlm.fused.branches import Branches
 from vlm_tune.vlm.fused.packing import attend, attend_from_tails
 
@@ -23,9 +23,7 @@ def test_nodes_see_the_prompt_and_what_leads_to_them() -> None:
 
 def test_ancestors_reach_back_into_the_prompt() -> None:
     branches = Branches(PARENTS, torch.device("cpu"))
-    assert branches.before(0).tolist() == [0, 1, 2, 3, 4]
-    assert branches.before(1).tolist() == [-1, 0, 0, 1, 3]
-    assert branches.before(3).tolist() == [-3, -2, -2, -1, 0]
+    assert branches.before(4).tolist() == [[0, 1, 2, 3, 4], [-1, 0, 0, 1, 3], [-2, -1, -1, 0, 1], [-3, -2, -2, -1, 0]]
 
 
 def test_attention_of_a_node_is_that_of_its_own_sequence() -> None:
@@ -47,9 +45,12 @@ def test_convolution_at_a_node_is_that_of_its_own_sequence() -> None:
     torch.manual_seed(0)
     gates, filters = torch.randn(2, TRUNK + 5, 3 * 8), torch.randn(8, 4)
     branches = Branches(PARENTS, torch.device("cpu"))
-    found = formulas.gated_conv_at(gates, filters, [TRUNK + branches.before(back) for back in range(4)])
+    out = torch.zeros(2 * (TRUNK + 5), 8)
+    ops.gated_conv_of_branches(out, gates.flatten(0, 1), filters, ((2, TRUNK + 5),), branches)
+    found = out.view(2, TRUNK + 5, 8)
+    assert not found[:, :TRUNK].any()
     for number in range(2):
         for node, route in enumerate(ROUTES):
             alone = gates[number, [*range(TRUNK), *(TRUNK + one for one in route)]]
             expected = formulas.gated_conv(alone, filters, torch.arange(len(alone)))[-1]
-            assert torch.allclose(found[number, node], expected, atol=1e-5)
+            assert torch.allclose(found[number, TRUNK + node], expected, atol=1e-5)

@@ -11,16 +11,8 @@ from vlm_tune.cost import Card, GpuPrice, card_of, cards, gpu_cost, gpu_price_of
 from vlm_tune.errors import ModelError, TrainingError
 from vlm_tune.records import Money, Record
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.planning.memory import (
-    CONTEXT_BYTES,
-    SLACK,
-    Layout,
-    choose_layout,
-    fitting_advice,
-    peak,
-    room_for_photos,
-    smallest,
-)
+from vlm_tune.training.planning.layouts import choose_layout, fitting_advice, smallest
+from vlm_tune.training.planning.memory import CONTEXT_BYTES, SLACK, Layout, peak, room_for_photos
 from vlm_tune.training.planning.sizes import Sizes
 from vlm_tune.training.planning.work import efficiency, seconds_per_pass, work
 from vlm_tune.training.running.batches import memory_bytes

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from vlm_tune import _processes
 from vlm_tune.training.planning.estimate import this_device
-from vlm_tune.training.planning.memory import CONTEXT_BYTES, Layout, choose_layout, room_for_photos
+from vlm_tune.training.planning.layouts import choose_layout
+from vlm_tune.training.planning.memory import CONTEXT_BYTES, Layout, room_for_photos
 from vlm_tune.training.planning.sizes import lengths_of, sizes_of
 from vlm_tune.training.running.batches import memory_bytes
 

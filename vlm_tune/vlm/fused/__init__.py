@@ -79,13 +79,15 @@ def warm_up(config: PreTrainedConfig, dtype: str, device: str) -> None:
 
 
 def fused(model: PreTrainedModel, recompute: Recompute) -> Fused | None:
-    """Return the fused forward pass of a model; None where there is none for its architecture.
+    """Return the fused forward pass of a model; None where there is none for its architecture, or its weights are
+    quantised, or spread over several processes.
 
     Args:
         model: The bare model; PEFT's layers may be in it.
         recompute: Which layers are computed again in the backward pass.
     """
-    if getattr(model, "is_quantized", False):
+    spread = any(hasattr(parameter, "to_local") for parameter in model.parameters())
+    if spread or getattr(model, "is_quantized", False):
         return None
     name = type(model).__name__
     if name == "Qwen3VLForConditionalGeneration":

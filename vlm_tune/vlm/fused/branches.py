@@ -58,16 +58,18 @@ class Branches:
         return self._seen[asking, length]
 
     def before(self, steps: int) -> Tensor:
-        """Return the places of the nodes' ancestors, counted from the first node's; negative ones are in the prompt.
+        """Return the places of the nodes and their ancestors, counted from the first node's.
 
         Args:
-            steps: How many tokens to go back.
+            steps: How many to return of each node: itself, the one before it, and so on; those before the first node
+                are in the prompt, and negative.
+
+        Returns:
+            Whole numbers of shape (steps, nodes).
         """
         if steps not in self._before:
-            places = []
-            for node in range(len(self)):
-                for _ in range(steps):
-                    node = self._parents[node] if node > 0 else node - 1
-                places.append(node)
-            self._before[steps] = torch.tensor(places, device=self._device)
+            rows = [list(range(len(self)))]
+            while len(rows) < steps:
+                rows.append([self._parents[node] if node > 0 else node - 1 for node in rows[-1]])
+            self._before[steps] = torch.tensor(rows, device=self._device)
         return self._before[steps]

@@ -60,20 +60,18 @@ def gated_conv(gates: Tensor, weight: Tensor, position: Tensor) -> Tensor:
     return (c * total).to(gates.dtype)
 
 
-def gated_conv_at(gates: Tensor, weight: Tensor, before: Sequence[Tensor]) -> Tensor:
-    """Return `ops.gated_conv` of some tokens that follow others than those that stand before them.
+def gated_conv_at(gates: Tensor, weight: Tensor, places: Tensor) -> Tensor:
+    """Return `ops.gated_conv` of tokens that follow others than those that stand before them.
 
     Args:
         gates: b, c and x behind one another, of shape (sequences, length, 3 * width).
         weight: One causal filter a channel, of shape (width, taps).
-        before: For each tap from the last to the first, the places of the tokens that it is for.
+        places: Where each token, the one that it follows, and so on stand, of shape (taps, tokens).
 
     Returns:
         Tensor of shape (sequences, tokens, width).
     """
-    b, c, x = gates.chunk(3, dim=-1)
-    total = torch.zeros((), device=gates.device)
-    for back, places in enumerate(before):
-        gated = b[:, places].float() * x[:, places].float()
-        total = total + gated * weight[:, -1 - back].float()
-    return (c[:, before[0]].float() * total).to(gates.dtype)
+    b, c, x = gates.float().chunk(3, dim=-1)
+    gated = b * x
+    total = torch.stack([gated[:, row] * weight[:, -1 - back].float() for back, row in enumerate(places)]).sum(0)
+    return (c[:, places[0]] * total).to(gates.dtype)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from vlm_tune.vlm.fused import formulas, ops
+from vlm_tune.vlm.fused import ops
 from vlm_tune.vlm.fused.blocks import Attention, FeedForward, Where
 from vlm_tune.vlm.fused.lora import Stacked
 from vlm_tune.vlm.fused.packing import Packed, Runs, attend, tails
@@ -24,8 +24,6 @@ from vlm_tune.vlm.fused.recompute import Recompute
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
-
-    from vlm_tune.vlm.fused.branches import Branches
 
 __all__ = ["Lfm2VL"]
 
@@ -160,24 +158,11 @@ class _ShortConv:
         gates = self._input(x)
         mixed = ops.gated_conv(gates, self._filters[:, 0], within)
         if where.branches is not None:
-            mixed = _with_branches(mixed, gates, self._filters[:, 0], where.runs, where.branches)
+            ops.gated_conv_of_branches(mixed, gates, self._filters[:, 0], where.runs, where.branches)
         if self._bias is not None:
             _, of_output, _ = torch.chunk(gates, 3, dim=1)
             mixed = mixed + of_output * self._bias
         return self._output(mixed)
-
-
-def _with_branches(mixed: Tensor, gates: Tensor, filters: Tensor, runs: Runs, branches: Branches) -> Tensor:
-    """Return the convolution with the rows of each sequence's tree as they follow from the nodes before them."""
-    parts, at = [], 0
-    for count, length in runs:
-        here, trunk = slice(at, at + count * length), length - len(branches)
-        apart = gates[here].view(count, length, -1)
-        before = [trunk + branches.before(back) for back in range(filters.shape[-1])]
-        of_tree = formulas.gated_conv_at(apart, filters, before)
-        parts.append(torch.cat([mixed[here].view(count, length, -1)[:, :trunk], of_tree], dim=1).flatten(0, 1))
-        at = here.stop
-    return torch.cat(parts)
 
 
 class _VisionBlock:

@@ -14,7 +14,10 @@ from vlm_tune.vlm.fused import formulas
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["add_rms_norm", "gated_conv", "heads", "rms_norm", "swiglu"]
+    from vlm_tune.vlm.fused.branches import Branches
+    from vlm_tune.vlm.fused.packing import Runs
+
+__all__ = ["add_rms_norm", "gated_conv", "gated_conv_of_branches", "heads", "rms_norm", "swiglu"]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -101,6 +104,30 @@ def gated_conv(gates: Tensor, weight: Tensor, position: Tensor) -> Tensor:
         mixed: Tensor = GatedConv.apply(gates, weight, position)
         return mixed
     return formulas.gated_conv(gates, weight, position)
+
+
+def gated_conv_of_branches(out: Tensor, gates: Tensor, weight: Tensor, runs: Runs, branches: Branches) -> None:
+    """Overwrite what `gated_conv` has made of the sequences' trees by what follows from the nodes before them.
+
+    Args:
+        out: What `gated_conv` returned, of shape (tokens, width).
+        gates: As there.
+        weight: As there.
+        runs: How the tokens are divided into sequences.
+        branches: The tree that the last tokens of every sequence are.
+    """
+    at = 0
+    for count, length in runs:
+        here = slice(at, at + count * length)
+        apart, made = gates[here].view(count, length, -1), out[here].view(count, length, -1)
+        before = branches.before(weight.shape[-1]) + length - len(branches)
+        if _on_gpu(gates):
+            from vlm_tune.vlm.fused.kernels.conv import gated_conv_at
+
+            gated_conv_at(apart, weight, before, made)
+        else:
+            made[:, length - len(branches) :] = formulas.gated_conv_at(apart, weight, before)
+        at = here.stop
 
 
 def _on_gpu(x: Tensor) -> bool:

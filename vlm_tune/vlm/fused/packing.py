@@ -115,11 +115,11 @@ def attend(
     for count, length in runs:
         here = slice(at, at + count * length)
         q, k, v = (_apart(one[here], count) for one in (query, key, value))
-        trunk = length - len(branches) if branches else length
-        mixed = _mixed(q[:, :, :trunk], k[:, :, :trunk], v[:, :, :trunk], causal=causal)
+        mixed = _mixed(q, k, v, causal=causal)
         if branches:
-            of_tree = _mixed(q[:, :, trunk:], k, v, seen=branches.seen(len(branches), length))
-            mixed = torch.cat([mixed, of_tree], dim=2)
+            # As if its tokens followed one another, which is put right here: that copies less than leaving them out.
+            tree = slice(length - len(branches), length)
+            mixed[:, :, tree] = _mixed(q[:, :, tree], k, v, seen=branches.seen(len(branches), length))
         parts.append(mixed.transpose(1, 2).flatten(0, 1).flatten(1))
         at = here.stop
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -11,7 +11,7 @@ import triton.language as tl
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GatedConv"]
+__all__ = ["GatedConv", "gated_conv_at"]
 
 _COLUMNS = 1024
 """Columns that one program works on."""
@@ -79,3 +79,36 @@ def _launch(gates: Tensor, weight: Tensor, position: Tensor, grad: Tensor, out: 
     tokens, width = len(gates), gates.shape[1] // 3
     grid = (tokens, triton.cdiv(width, _COLUMNS))
     _gated_conv[grid](gates, weight, position, grad, out, tokens, width, weight.shape[-1], backward, _COLUMNS)
+
+
+@triton.jit(do_not_specialize=["length", "nodes"])  # type: ignore[untyped-decorator]
+def _gated_conv_at(  # type: ignore[no-untyped-def]
+    inputs, filters, places, outputs, length, nodes, width, taps: tl.constexpr, block: tl.constexpr
+):
+    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * block + tl.arange(0, block)
+    inside = column < width
+    sequence, node = row // nodes, row % nodes
+    total = tl.zeros([block], dtype=tl.float32)
+    for back in tl.static_range(taps):
+        there = inputs + (sequence * length + tl.load(places + back * nodes + node)) * 3 * width + column
+        b = tl.load(there, mask=inside, other=0).to(tl.float32)
+        x = tl.load(there + 2 * width, mask=inside, other=0).to(tl.float32)
+        tap = tl.load(filters + column * taps + taps - 1 - back, mask=inside, other=0).to(tl.float32)
+        total += tap * b * x
+    here = sequence * length + tl.load(places + node)
+    c = tl.load(inputs + here * 3 * width + width + column, mask=inside, other=0).to(tl.float32)
+    tl.store(outputs + here * width + column, (c * total).to(outputs.dtype.element_ty), mask=inside)
+
+
+def gated_conv_at(gates: Tensor, weight: Tensor, places: Tensor, out: Tensor) -> None:
+    """Compute `formulas.gated_conv_at` of contiguous tensors and write it where its tokens stand.
+
+    Args:
+        gates: Of shape (sequences, length, 3 * width).
+        weight: Of shape (width, taps).
+        places: Of shape (taps, tokens), in int64.
+        out: Of shape (sequences, length, width).
+    """
+    count, length, width = out.shape
+    grid = (count * places.shape[1], triton.cdiv(width, _COLUMNS))
+    _gated_conv_at[grid](gates, weight, places, out, length, places.shape[1], width, weight.shape[-1], _COLUMNS)
