@@ -171,6 +171,25 @@ def test_out_of_memory_for_one_photo_is_an_error(resident: Resident, examples: l
     assert len(list(answers(resident, examples, TASK))) == len(examples)
 
 
+@pytest.mark.parametrize("begun_ahead", [0, 1], ids=["one by one", "as on a GPU"])
+def test_what_was_begun_before_a_photo_that_is_too_large_is_not_lost(
+    begun_ahead: int, resident: Resident, examples: list[Example]
+) -> None:
+    question = answering._Question(resident, TASK, "score", batch_size=2, model_version=None, likelihoods=None)
+    question._begun_ahead = begun_ahead
+
+    def batches() -> Iterator[answering._Begun]:
+        for start in (0, 2):
+            photos = [question.read(example) for example in examples[start : start + 2]]
+            yield from question.begin(question.prepare(photos))
+        raise ModelError("not enough memory for one alone")
+
+    found: list[Prediction] = []
+    with pytest.raises(ModelError, match="one alone"):
+        found.extend(question.finish_in_turn(batches()))
+    assert {prediction.example_id for prediction in found} == {example.id for example in examples[:4]}
+
+
 def test_scores_that_are_no_numbers_are_failures(resident: Resident, examples: list[Example]) -> None:
     hook = resident.model.lm_head.register_forward_hook(lambda module, args, output: output * float("nan"))
     try:

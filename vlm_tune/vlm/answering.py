@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -91,29 +92,25 @@ def answers(
         resident, task, mode, batch_size=batch_size, model_version=model_version, likelihoods=likelihoods
     )
     readers, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
+    unreadable: list[Prediction] = []
     try:
         first, width = question.size, question.size * _BATCHES_AHEAD
         # Twice as many, so that the next ones are there when these are used up.
         items = ahead(readers, question.read, examples, depth=2 * width)
         # One batch goes ahead, so that the model has something to do while the others are read.
-        for window in itertools.chain(_chunks(itertools.islice(items, first), first), _chunks(items, width)):
-            yield from (item for item in window if isinstance(item, Prediction))
-            photos = sorted((item for item in window if isinstance(item, _Photo)), key=lambda photo: photo.size)
-            batches = _even(photos, lambda: question.size)
-            # While generating, the tokenizer is busy in this thread and must not be changed by another.
-            ready = (
-                map(question.prepare, batches)
-                if mode == "generate"
-                else ahead(preparer, question.prepare, batches, depth=1)
-            )
-            # The next batch is on its way before the results of the last one are waited for.
-            begun: _Begun | None = None
-            for next_one in itertools.chain.from_iterable(map(question.begin, ready)):
-                if begun is not None:
-                    yield from question.finish(begun)
-                begun = next_one
-            if begun is not None:
-                yield from question.finish(begun)
+        windows = itertools.chain(_chunks(itertools.islice(items, first), first), _chunks(items, width))
+        batches = _batches(windows, lambda: question.size, unreadable=unreadable)
+        # While generating, the tokenizer is busy in this thread and must not be changed by another.
+        ready = (
+            map(question.prepare, batches)
+            if mode == "generate"
+            else ahead(preparer, question.prepare, batches, depth=1)
+        )
+        for prediction in question.finish_in_turn(itertools.chain.from_iterable(map(question.begin, ready))):
+            yield prediction
+            while unreadable:
+                yield unreadable.pop()
+        yield from unreadable
     finally:
         # Without cancelling, a Ctrl-C would wait for every photo that is still queued.
         readers.shutdown(cancel_futures=True)
@@ -169,6 +166,7 @@ class _Question:
         self._resident, self._task, self._mode = resident, task, mode
         self.size = batch_size or (8 if resident.device.type == "cpu" else 16)
         self._grows = batch_size is None and resident.device.type != "cpu"
+        self._begun_ahead = int(resident.device.type == "cuda" and mode != "generate")
         self._model_version, self._likelihoods = model_version, likelihoods
         self._labels = _longest(task) if mode == "generate" else task.answers
         self._answers = answers_of(resident.processor, self._labels)
@@ -215,6 +213,22 @@ class _Question:
         middle = len(batch.photos) // 2
         for half in (batch.photos[:middle], batch.photos[middle:]):
             yield from self.begin(self.prepare(half))
+
+    def finish_in_turn(self, batches: Iterator[_Begun]) -> Iterator[Prediction]:
+        """Wait for each batch's answers, on a GPU with the next one on its way."""
+        waiting: deque[_Begun] = deque()
+        try:
+            for begun in batches:
+                waiting.append(begun)
+                while len(waiting) > self._begun_ahead:
+                    yield from self.finish(waiting.popleft())
+        except ModelError:
+            # What was begun before one photo was too large is not lost.
+            for begun in waiting:
+                yield from self.finish(begun)
+            raise
+        for begun in waiting:
+            yield from self.finish(begun)
 
     def finish(self, begun: _Begun) -> Iterator[Prediction]:
         """Wait for a batch's answers."""
@@ -295,6 +309,15 @@ def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     source = iter(items)
     while chunk := list(itertools.islice(source, size)):
         yield chunk
+
+
+def _batches(
+    windows: Iterable[Sequence[_Photo | Prediction]], most: Callable[[], int], *, unreadable: list[Prediction]
+) -> Iterator[Sequence[_Photo]]:
+    """Yield photos of similar size together, and put those that could not be read aside."""
+    for window in windows:
+        unreadable += [item for item in window if isinstance(item, Prediction)]
+        yield from _even(sorted((item for item in window if isinstance(item, _Photo)), key=lambda one: one.size), most)
 
 
 def _even(items: Sequence[_Item], most: Callable[[], int]) -> Iterator[Sequence[_Item]]:

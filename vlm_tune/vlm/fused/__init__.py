@@ -79,8 +79,9 @@ def warm_up(config: PreTrainedConfig, dtype: str, device: str) -> None:
 
 
 def fused(model: PreTrainedModel, recompute: Recompute) -> Fused | None:
-    """Return the fused forward pass of a model; None where there is none for its architecture, or its weights are
-    quantised, or spread over several processes.
+    """Return the fused forward pass of a model, or None where there is none.
+
+    There is one for two architectures, whose weights are neither quantised nor spread over several processes.
 
     Args:
         model: The bare model; PEFT's layers may be in it.
