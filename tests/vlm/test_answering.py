@@ -13,7 +13,7 @@ from tokenizers import normalizers
 from vlm_tune.errors import ModelError, TaskError
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
-from vlm_tune.vlm import VLM, answering, generating
+from vlm_tune.vlm import VLM, generating, question
 from vlm_tune.vlm.answering import answers
 from vlm_tune.vlm.one_pass import OnePass
 from vlm_tune.vlm.prompts import answer_ids
@@ -104,13 +104,13 @@ def test_per_token_longer_labels_are_at_no_disadvantage(resident: Resident, exam
 def test_batches_grow_to_what_keeps_a_gpu_busy(
     resident: Resident, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question = answering._Question(resident, TASK, "score", batch_size=None, model_version=None, likelihoods=None)
-    assert (question.size, question._grows) == (8, False)
-    question._grows = True
-    photos = [question.read(example) for example in examples[:2]]
-    monkeypatch.setattr(answering, "_TOKENS_AT_ONCE", 100_000)
-    list(question.begin(question.prepare(photos)))
-    assert (question.size, question._grows) == (answering._MOST_PHOTOS, False)
+    asked = question.Question(resident, TASK, "score", batch_size=None, model_version=None, likelihoods=None)
+    assert (asked.size, asked._grows) == (8, False)
+    asked._grows = True
+    photos = [asked.read(example) for example in examples[:2]]
+    monkeypatch.setattr(question, "_TOKENS_AT_ONCE", 100_000)
+    list(asked.begin(asked.prepare(photos)))
+    assert (asked.size, asked._grows) == (question._MOST_PHOTOS, False)
 
 
 def test_labels_that_are_the_same_tokens_are_refused(
@@ -175,18 +175,18 @@ def test_out_of_memory_for_one_photo_is_an_error(resident: Resident, examples: l
 def test_what_was_begun_before_a_photo_that_is_too_large_is_not_lost(
     begun_ahead: int, resident: Resident, examples: list[Example]
 ) -> None:
-    question = answering._Question(resident, TASK, "score", batch_size=2, model_version=None, likelihoods=None)
-    question._begun_ahead = begun_ahead
+    asked = question.Question(resident, TASK, "score", batch_size=2, model_version=None, likelihoods=None)
+    asked._begun_ahead = begun_ahead
 
-    def batches() -> Iterator[answering._Begun]:
+    def batches() -> Iterator[question.Begun]:
         for start in (0, 2):
-            photos = [question.read(example) for example in examples[start : start + 2]]
-            yield from question.begin(question.prepare(photos))
+            photos = [asked.read(example) for example in examples[start : start + 2]]
+            yield from asked.begin(asked.prepare(photos))
         raise ModelError("not enough memory for one alone")
 
     found: list[Prediction] = []
     with pytest.raises(ModelError, match="one alone"):
-        found.extend(question.finish_in_turn(batches()))
+        found.extend(asked.finish_in_turn(batches()))
     assert {prediction.example_id for prediction in found} == {example.id for example in examples[:4]}
 
 

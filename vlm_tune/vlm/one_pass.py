@@ -165,13 +165,13 @@ class OnePass:
         """Return the log-probability of every answer for every photo, in float32, of shape (photos, answers)."""
         import torch
 
-        from vlm_tune.vlm.fused.packing import fastest_attention
+        from vlm_tune.vlm.fused.packing import fused_on
 
         if self._key not in self._agrees:
             self._agrees[self._key] = self._compare(prepared.photos[0])
         if not self._agrees[self._key]:
             return self._stock.answer(self._stock.prepare(prepared.photos))
-        with torch.autocast(self._model.device.type, enabled=False), fastest_attention(self._model.device):
+        with torch.autocast(self._model.device.type, enabled=False), fused_on(self._model.device):
             states = self._forward.answer_states(prepared.packed, self._forward.see(prepared.pixels))
             found = self._steps.scores(states, self._forward)
         scores = torch.empty_like(found)
@@ -222,10 +222,10 @@ class OnePass:
         import torch
 
         from vlm_tune.vlm.fused import AGREE
-        from vlm_tune.vlm.fused.packing import fastest_attention
+        from vlm_tune.vlm.fused.packing import fused_on
 
         prepared = self.prepare([photo])
-        with torch.autocast(self._model.device.type, enabled=False), fastest_attention(self._model.device):
+        with torch.autocast(self._model.device.type, enabled=False), fused_on(self._model.device):
             states = self._forward.answer_states(prepared.packed, self._forward.see(prepared.pixels))
             mine = self._forward.logits(states[:1])[0].float()
         inputs = to_model(self._stock.prepare([photo]), self._model)

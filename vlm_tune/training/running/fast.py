@@ -124,10 +124,10 @@ class Fast:
         import torch
         from transformers.modeling_outputs import CausalLMOutput
 
-        from vlm_tune.vlm.fused.packing import fastest_attention
+        from vlm_tune.vlm.fused.packing import fused_on
 
         device = self._resident.device
-        with torch.autocast(device.type, enabled=False), fastest_attention(device):
+        with torch.autocast(device.type, enabled=False), fused_on(device):
             if self._sees_once:
                 features = tuple(torch.cat([one[name] for one in seen]) for name in seen[0])
             else:
@@ -184,9 +184,9 @@ class Fast:
     def _finish(self, group: Sequence[tuple[int, Tensor]], into: dict[int, dict[str, Tensor]] | None) -> int:
         import torch
 
-        from vlm_tune.vlm.fused.packing import fastest_attention
+        from vlm_tune.vlm.fused.packing import fused_on
 
-        with torch.no_grad(), fastest_attention(self._resident.device):
+        with torch.no_grad(), fused_on(self._resident.device):
             made = self._cut_up([photo for _, photo in group])
             if self._sees_once:
                 made = {f"{place}": value for place, value in enumerate(self._fused.see(made))}

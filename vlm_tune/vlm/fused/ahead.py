@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ def warm_up(config: Any, dtype: torch.dtype, device: torch.device) -> list[threa
     """
     inputs = _Inputs(dtype, device)
     threads = [
-        threading.Thread(target=work, args=(config, inputs), name=f"vlm-tune-{work.__name__}", daemon=True)
+        threading.Thread(target=_on, args=(device, work, config, inputs), name=f"vlm-tune{work.__name__}", daemon=True)
         for work in (_run_kernels, _run_attention)
     ]
     for thread in threads:
@@ -45,6 +47,12 @@ class _Inputs:
 
     def fixed(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.ones(*shape, dtype=dtype or self._dtype, device=self._device)
+
+
+def _on(device: torch.device, work: Callable[[Any, _Inputs], None], config: Any, inputs: _Inputs) -> None:
+    # A thread starts on the first GPU, whichever the others are on.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        work(config, inputs)
 
 
 def _run_kernels(config: Any, inputs: _Inputs) -> None:
@@ -67,7 +75,7 @@ def _run_kernels(config: Any, inputs: _Inputs) -> None:
 
 
 def _run_attention(config: Any, inputs: _Inputs) -> None:
-    # Without `fastest_attention`, whose switches are the whole process's.
+    # Without `fused_on`, whose switches are the whole process's.
     runs = ((1, _TOKENS),)
     (query, key, value), width = _text_heads(config.get_text_config())
     heads = inputs(_TOKENS, query, width), inputs(_TOKENS, key, width), inputs(_TOKENS, value, width)

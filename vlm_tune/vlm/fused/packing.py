@@ -8,7 +8,7 @@ computed for nothing and no kernel for variable lengths is needed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vlm_tune.vlm.fused.branches import Branches
 
-__all__ = ["Packed", "Runs", "attend", "attend_from_tails", "fastest_attention", "make_runs", "starts", "tails"]
+__all__ = ["Packed", "Runs", "attend", "attend_from_tails", "fused_on", "make_runs", "starts", "tails"]
 
 Runs = tuple[tuple[int, int], ...]
 """For each run: how many sequences it has, and how many tokens each of them takes."""
@@ -61,9 +61,17 @@ class Packed:
     branches: Branches | None = None
 
 
-def fastest_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which `attend` takes the fastest kernels of a device."""
-    return sdpa_kernel(_FASTEST, set_priority=True) if device.type == "cuda" else nullcontext()
+@contextmanager
+def fused_on(device: torch.device) -> Iterator[None]:
+    """Let the block's operations run on a device, with its fastest attention.
+
+    Torch goes by where its tensors are, Triton by the current device, which is the first unless somebody says so.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device), sdpa_kernel(_FASTEST, set_priority=True):
+        yield
 
 
 def make_runs(lengths: Sequence[int], *, filled: float = _FILLED) -> tuple[list[int], Runs]:

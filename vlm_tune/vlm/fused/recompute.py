@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from vlm_tune.vlm.fused.packing import fastest_attention
+from vlm_tune.vlm.fused.packing import fused_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class Recompute:
 
         def again(*inputs: Any) -> Tensor:
             # In the backward pass nobody else has chosen the kernels, and they must be the same.
-            with fastest_attention(inputs[0].device):
+            with fused_on(inputs[0].device):
                 return layer(*inputs)
 
         # Reentrant checkpointing would leave adapters behind frozen inputs without gradients.
