@@ -1,15 +1,17 @@
-"""How much faster training is on several GPUs of one machine: the same job, the same optimizer batch.
+"""How much faster training and answering are on several GPUs of one machine: the same job, the same optimizer batch.
 
     for n in 1 2 4; do
         torchrun --standalone --nproc-per-node $n benchmarks/scaling.py --checkpoints /tmp/models --json scaling-$n.json
     done
     python benchmarks/scaling.py --table scaling-1.json scaling-2.json scaling-4.json
     torchrun --standalone --nproc-per-node 4 benchmarks/scaling.py --checkpoints /tmp/models --jobs large
+    torchrun --standalone --nproc-per-node 4 benchmarks/scaling.py --checkpoints /tmp/models --jobs answers
     torchrun --standalone --nproc-per-node 2 benchmarks/scaling.py --tiny --json tiny-2.json
 
 `headline` and `cifar` are the jobs of `train_speed.py`; of the 50,000 images of `cifar` a part is drawn, read and
 trained on, three times over. `large` is a few steps of Qwen3-VL-32B with its layers spread over all GPUs. Rates are
-those of the steps behind the first four; efficiency is a rate over that of one GPU times the number of GPUs.
+those of the steps behind the first four; efficiency is a rate over that of one GPU times the number of GPUs. For
+`answers` see `scaling_answers.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import scaling_answers
 from train_jobs import Job, cifar, headline
 
 import vlm_tune as vt
@@ -34,21 +37,26 @@ MODELS = {"headline": "qwen3-vl-8b", "cifar": "lfm2-vl-3b", "large": "qwen3-vl-3
 
 def runs(arguments: argparse.Namespace, checkpoints: Path) -> Iterator[Row]:
     """Do every run and yield its row."""
-    for name in arguments.jobs:
+    if "answers" in arguments.jobs:
+        for kind, model in scaling_answers.KINDS.items():
+            folder = checkpoints / model
+            _processes.by_one(written)(model, folder, tiny=arguments.tiny)
+            yield from scaling_answers.answers(kind, folder, arguments)
+    for name in (name for name in arguments.jobs if name in MODELS):
         folder = checkpoints / MODELS[name]
-        _processes.by_one(written)(name, folder, tiny=arguments.tiny)
+        _processes.by_one(written)(MODELS[name], folder, tiny=arguments.tiny)
         batch_sizes = {"cifar": arguments.cifar_batch_sizes, "headline": arguments.batch_sizes, "large": [8]}[name]
         for form in arguments.forms if name == "headline" else ["A"]:
             for batch_size in batch_sizes:
                 yield run(name, job_of(name, folder, form, arguments), batch_size, arguments)
 
 
-def written(name: str, folder: Path, *, tiny: bool) -> None:
-    """Write a job's model if it is not there."""
+def written(model: str, folder: Path, *, tiny: bool) -> None:
+    """Write a model if it is not there."""
     import make_random_checkpoint
 
     if not (folder / "config.json").exists():
-        make_random_checkpoint.write(MODELS[name], folder, tiny=tiny)
+        make_random_checkpoint.write(model, folder, tiny=tiny)
 
 
 def job_of(name: str, folder: Path, form: str, arguments: argparse.Namespace) -> Job:
@@ -102,6 +110,14 @@ def run(name: str, job: Job, batch_size: int, arguments: argparse.Namespace) -> 
 
 
 def table(rows: list[Row]) -> str:
+    """Return the rows as tables, one for training and one for answers."""
+    answers = [row for row in rows if row["job"] == "answers"]
+    trained = [row for row in rows if row["job"] != "answers"]
+    parts = [training(trained)] if trained else []
+    return "\n\n".join([*parts, scaling_answers.table(answers)] if answers else parts)
+
+
+def training(rows: list[Row]) -> str:
     """Return the rows as a table, with their efficiency where one GPU was measured."""
     alone = {what(row): row["samples_per_s"] for row in rows if row["gpus"] == 1}
     lines = [
@@ -128,11 +144,12 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, help="folder of the models, written where they are missing")
-    parser.add_argument("--jobs", nargs="+", choices=tuple(MODELS), default=["headline", "cifar"])
+    parser.add_argument("--jobs", nargs="+", choices=(*MODELS, "answers"), default=["headline", "cifar"])
     parser.add_argument("--forms", nargs="+", choices=("A", "B"), default=["A", "B"], help="of headline")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8], help="of headline")
     parser.add_argument("--cifar-batch-sizes", nargs="+", type=int, default=[64, 256])
-    parser.add_argument("--images", type=int, default=8192, help="of cifar")
+    parser.add_argument("--answer-batch-sizes", nargs="+", type=int, default=[0], help="of answers; 0: by device")
+    parser.add_argument("--images", type=int, default=8192, help="of cifar, trained on or answered")
     parser.add_argument("--classes", type=int, default=20, help="of cifar; the prompt names them all")
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     parser.add_argument("--table", nargs="+", type=Path, metavar="JSON", help="print the table of these files only")

@@ -1,4 +1,4 @@
-"""Who is who among several processes; what several do together is in training/test_distributed.py."""
+"""Who is who among several processes; what several do together is in the files called test_distributed.py."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ def test_alone_a_function_is_just_called() -> None:
     with pytest.raises(ValueError, match="as it is"):
         _processes.by_one(fail)()
     assert _processes.by_one(sorted)([3, 1], reverse=True) == [3, 1]
+    with pytest.raises(ValueError, match="as it is"), _processes.together() as in_vain:
+        assert not in_vain()
+        fail()
 
 
 @pytest.mark.usefixtures("third_of_four")
@@ -65,11 +68,29 @@ def test_only_the_first_process_speaks(capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.usefixtures("third_of_four")
-def test_only_the_first_to_fail_tells(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
+    """What a launcher keeps for its processes."""
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    monkeypatch.setenv("MASTER_PORT", str(kept.port))
+    return kept
+
+
+@pytest.mark.usefixtures("third_of_four", "store")
+def test_the_others_hear_of_a_failure_when_they_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    seldom = _processes._polled("evaluation")
+    monkeypatch.setattr(_processes, "_POLL_S", 0)
+    in_vain, elsewhere = _processes._polled("evaluation"), _processes._polled("another")
+    assert not in_vain()
+    assert _processes._tally("evaluation", 1) == 1
+    assert in_vain() and not elsewhere()
+    monkeypatch.setattr(_processes, "_POLL_S", 60)
+    assert not seldom()
+
+
+@pytest.mark.usefixtures("third_of_four", "store")
+def test_only_the_first_to_fail_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     hook = _processes._telling_once(lambda kind, error, traceback: told.append(str(error)))
     for words in ("the cause", "a consequence"):

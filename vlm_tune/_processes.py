@@ -1,9 +1,9 @@
 """Several processes of one script: who is who, what one does for all, and who tells of a failure.
 
-A launcher (`torchrun`, `accelerate launch`) runs the same script once a GPU. All processes train; everything else that
-takes long or writes files is done by the first of them, and the others get its result. How many there are, and which
-one this is, the launcher says in RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE: the only environment variables
-besides API keys that are read. Without all of them, the process is alone.
+A launcher (`torchrun`, `accelerate launch`) runs the same script once a GPU. All processes train, and all answer;
+everything else that takes long or writes files is done by the first of them, and the others get its result. How many
+there are, and which one this is, the launcher says in RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE: the only
+environment variables besides API keys that are read. Without all of them, the process is alone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import atexit
 import os
 import pickle
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -29,6 +30,7 @@ __all__ = [
     "local_world_size",
     "rank",
     "same",
+    "together",
     "world_size",
 ]
 
@@ -40,8 +42,14 @@ _PATIENCE = timedelta(days=7)
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
+_POLL_S = 1.0
+"""How often a process that does its part of something asks whether another one has failed."""
+
 _busy_for_all = 0
 """How many calls of `by_one` this process is inside of; there it is alone."""
+
+_num_together = 0
+"""How many times the processes have done something together; the same in all of them."""
 
 
 def rank() -> int:
@@ -148,10 +156,46 @@ def by_one(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return call
 
 
+@contextmanager
+def together() -> Iterator[Callable[[], bool]]:
+    """Let every process do its part of something in the block, which all must enter; what one raises, all raise.
+
+    Yields:
+        What says whether another process has failed, so that going on is in vain; cheap enough to be asked at any time.
+
+    Example:
+        >>> with together() as in_vain:
+        ...     print(in_vain())
+        False
+    """
+    global _num_together
+    if world_size() == 1:
+        yield lambda: False
+        return
+    join()
+    _num_together += 1
+    name, failure = f"in_vain/{_num_together}", None
+    try:
+        yield _polled(name)
+    except Exception as error:
+        _tally(name, 1)
+        failure = _Failure(error)
+    failures = gathered(failure)
+    # One's own error keeps its traceback.
+    failures[rank()] = failure
+    for first in failures:
+        if first is not None:
+            raise first.error
+
+
 def first_to_fail() -> bool:
     """Return whether no other process has failed before: that one tells why, the others are only its victims."""
-    if world_size() == 1:
-        return True
+    # Nobody to ask: better said twice than not at all.
+    return world_size() == 1 or _tally("failed", 1) in (1, None)
+
+
+def _tally(name: str, amount: int) -> int | None:
+    """Add to a number that all processes share, and return it; None where nobody keeps it."""
     from torch import distributed
 
     try:
@@ -160,10 +204,22 @@ def first_to_fail() -> bool:
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10)
         )
         start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return bool(store.add(f"vlm_tune/failed/{start}", 1) == 1)
+        return int(store.add(f"vlm_tune/{name}/{start}", amount))
     except (KeyError, RuntimeError):
-        # Nothing to ask: better said twice than not at all.
-        return True
+        return None
+
+
+def _polled(name: str) -> Callable[[], bool]:
+    asked_at = time.monotonic()
+
+    def in_vain() -> bool:
+        nonlocal asked_at
+        if time.monotonic() - asked_at < _POLL_S:
+            return False
+        asked_at = time.monotonic()
+        return bool(_tally(name, 0))
+
+    return in_vain
 
 
 def _launched(name: str, alone: int) -> int:

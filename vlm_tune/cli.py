@@ -117,7 +117,7 @@ def evaluate(recipe: RecipePath, model: Annotated[str, typer.Argument(help="Hub 
     loaded = Recipe.from_file(recipe)
     evaluation = Evaluator(loaded.dataset().test, run_dir=loaded.run_dir).run(VLM(model))
     evaluation.show()
-    typer.echo(evaluation.save(loaded.run_dir / "evaluations" / f"{evaluation.name}.parquet"))
+    _say(_processes.by_one(evaluation.save)(loaded.run_dir / "evaluations" / f"{evaluation.name}.parquet"))
 
 
 @app.command()

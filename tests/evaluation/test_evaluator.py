@@ -252,6 +252,13 @@ def test_a_name_that_is_no_file_name_is_made_one(data: Dataset, tmp_path: Path) 
     assert journal.name == f"qwen-gr-e-8b-{predictor.fingerprint[:8]}.jsonl"
 
 
+def test_who_asks_is_one_of_three(data: Dataset) -> None:
+    everybody = oracle()
+    everybody.asked_by = "everybody"  # type: ignore[attr-defined]
+    with pytest.raises(EvaluationError, match="oracle: asked_by is 'one', 'each' or 'all', not 'everybody'"):
+        Evaluator(data).run(everybody)
+
+
 def test_coverage_is_a_share(data: Dataset) -> None:
     with pytest.raises(EvaluationError, match="between 0 and 1"):
         Evaluator(data, min_coverage=95)

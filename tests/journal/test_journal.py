@@ -51,6 +51,15 @@ def test_what_is_written_is_read_back_by_the_next(tmp_path: Path) -> None:
         assert (len(journal), KEYS[0] in journal, KEYS[1] in journal) == (1, True, False)
 
 
+def test_entries_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+    with Journal(tmp_path / "a.jsonl") as journal:
+        for key in (KEYS[3], KEYS[1], KEYS[3]):
+            journal.append(key, answer(), elapsed_s=0.5)
+        journal.sync()
+        entries = journal.entries()
+        assert [(entry.key, entry.elapsed_s) for entry in entries] == [(KEYS[key], 0.5) for key in (3, 1, 3)]
+
+
 def test_a_later_answer_replaces_a_failure(tmp_path: Path) -> None:
     with Journal(tmp_path / "a.jsonl") as journal:
         journal.append(KEYS[0], Prediction(example_id="7.jpg", outcome="failed", error="503"))

@@ -17,7 +17,9 @@ class Predictor(Protocol):
 
     It may have more, which an `Evaluator` uses where it is there: `with_state(folder)`, the same predictor with a
     folder of the run to remember things in; `prompt_note`, a text for reports on what it was shown besides the task's
-    prompt; and `possibly_billed`, the number of calls that broke off after they were sent.
+    prompt; `possibly_billed`, the number of calls that broke off after they were sent; and `asked_by`, which of
+    several processes ask it: `one`, the first, where nothing is said; `each` its part of the examples, where every
+    process has a copy of what answers; `all` the same in step, where they answer only together.
 
     Example:
         >>> class AlwaysDent:

@@ -28,6 +28,7 @@ __all__ = [
     "read_processor",
     "skeleton",
     "source_of",
+    "without_bars",
 ]
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -154,35 +155,48 @@ def read_model(
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    quantized = quantization.settings(skeleton(config), dtype) if quantize else None
+    exported = quantization.stored(config)
+    how = quantize or exported
+    if how in quantization.BITSANDBYTES:
+        quantization.require(how, device)
+    settings = quantization.settings(skeleton(config), quantize, dtype) if quantize else None
     processor = read_processor(source, revision=revision)
-    if quantized is None:
+    if how is None:
         fused.warm_up(config, dtype, device)
     try:
-        with _without_bars():
+        with without_bars():
             model, report = AutoModelForImageTextToText.from_pretrained(
                 source,
-                config=config,
+                config=quantization.computing_in(config, dtype),
                 revision=revision,
                 dtype=getattr(torch, dtype),
-                device_map=None if device == "cpu" and quantized is None else {"": device},
-                quantization_config=quantized,
+                device_map=None if device == "cpu" and how is None else {"": device},
+                quantization_config=settings,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
     except torch.OutOfMemoryError as error:
-        smaller = "" if quantize else ', or quantization="nf4"'
+        smaller = "" if how else ', or quantization="nf4"'
         raise ModelError(
             f"{source} does not fit the memory of {device}; use a smaller model or dtype{smaller}"
         ) from error
     except (*_UNREADABLE, SafetensorError) as error:
         raise ModelError(_why_unreadable(source, error)) from error
     _check_complete(source, report)
-    if quantize:
+    if how in quantization.BITSANDBYTES:
         quantization.finish(model)
-    return Resident(model=model, processor=processor, device=model.device, dtype=model.dtype, quantization=quantize)
+    if exported in quantization.BITSANDBYTES:
+        quantization.cast_rest(model, dtype)
+    return Resident(
+        model=model,
+        processor=processor,
+        device=model.device,
+        dtype=model.dtype,
+        quantization=how,
+        exported=exported is not None,
+    )
 
 
 def read_processor(source: str | Path, *, revision: str | None) -> ProcessorMixin:
@@ -231,8 +245,8 @@ def _why_unreadable(source: str | Path, error: BaseException) -> str:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    # transformers draws a bar per call and has no argument against it; the switch is put back as it was.
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar per call; the switch is put back as it was."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

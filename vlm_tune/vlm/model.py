@@ -23,19 +23,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from vlm_tune import _processes
 from vlm_tune.errors import ModelError
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
 from vlm_tune.vlm import loading, resident
 from vlm_tune.vlm.answering import Mode, answers
-from vlm_tune.vlm.quantization import Quantization
+from vlm_tune.vlm.quantization import Quantization, check_takes_adapters, stored
 from vlm_tune.vlm.resident import Resident
 from vlm_tune.vlm.scoring import SEMANTICS
+from vlm_tune.vlm.sharding import load_fitting, too_large
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["VLM", "DType"]
+__all__ = ["VLM", "AskedBy", "DType"]
+
+AskedBy = Literal["one", "each", "all"]
+"""Which of several processes ask: the first alone, each its part, or all the same in step."""
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -50,11 +55,12 @@ class VLM:
         dtype: Type of the weights. `auto`: float32 on a CPU; elsewhere the checkpoint's own where that is a
             half-precision type, and bfloat16 otherwise.
         device: `auto` (CUDA, else MPS, else CPU) or what torch understands, e.g. `cuda:1`.
-        quantization: `nf4` stores the language model's linear layers in four bits as they are read (needs the extra
-            `quant`): a third of the memory, slower, and not quite the same answers. None keeps them as they are.
+        quantization: `int8` and `nf4` put the language model's linear layers into eight and four bits as they are
+            read (needs the extra `quant`): less memory, slower, and not quite the same answers. None keeps them as
+            they are stored, which may be quantised too: see `export`.
         answer: `score` compares the exact log-probabilities of all answers and always gives one of them: the
-            class names or, for a multi-label task of up to 10 classes, all lists of them. `generate` lets the
-            model write freely and parses its words strictly.
+            class names or, for a multi-label task of up to 10 classes, all lists of them. `score_per_token` divides
+            each by its number of tokens. `generate` lets the model write freely and parses its words strictly.
         batch_size: Photos per batch; None chooses by device. Halved by itself when memory runs out.
         name: How results call the model; by default the last part of its id or path, and the quantization.
 
@@ -81,7 +87,7 @@ class VLM:
         if batch_size is not None and batch_size < 1:
             raise ModelError(f"batch_size must be at least 1, got {batch_size}")
         if quantization not in (None, *get_args(Quantization)):
-            raise ModelError(f"quantization must be 'nf4' or None, got {quantization!r}")
+            raise ModelError(f"quantization must be 'int8', 'nf4' or None, got {quantization!r}")
         self.folder = loading.model_folder(model)
         self.model = str(model)
         self.revision = revision
@@ -130,6 +136,20 @@ class VLM:
         how = [self.source, str(self._dtype), self.answer, SEMANTICS]
         return hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
 
+    @property
+    def asked_by(self) -> AskedBy:
+        """Which of several processes ask it: each its part of the photos, on its own GPU.
+
+        All ask the same in step where the weights are too large for one GPU and spread over all of them, which is no
+        quicker than one. One asks where `device` names a certain GPU.
+
+        Raises:
+            ModelError: As `config`.
+        """
+        if ":" in self.device:
+            return "one"
+        return "all" if too_large(self) else "each"
+
     def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
         """Yield one prediction per example, in no particular order; loads the weights first if need be.
 
@@ -141,10 +161,10 @@ class VLM:
             ModelError: The model cannot be loaded, or one photo alone is too large for the memory.
             TaskError: The answers are too many to be scored; `answer="generate"` takes any task.
         """
-        if self.answer == "score":
+        if self.answer != "generate":
             # Before any weights are read: answers that cannot be listed raise here.
             _ = task.answers
-        loaded = self.load()
+        loaded = load_fitting(self)
         if loaded.adapted_now:
             raise ModelError(
                 f"an adapter is on {self.name} at the moment, so these would not be its own answers; "
@@ -172,6 +192,57 @@ class VLM:
                 dtype=dtype,
                 quantize=self.quantization,
             ),
+        )
+
+    @property
+    def stored_quantization(self) -> str | None:
+        """How the weights are quantised on disk: `int8`, `nf4`, another method's name; None where they are not.
+
+        Raises:
+            ModelError: As `config`.
+        """
+        return stored(self.config)
+
+    def check_takes_adapters(self) -> None:
+        """Check that adapters can be trained on these weights, before any are read.
+
+        Raises:
+            AdapterError: They are stored quantised, or are asked for in `int8`.
+        """
+        on_disk = self.stored_quantization
+        check_takes_adapters(self.quantization or on_disk, exported=on_disk is not None)
+
+    def export(self, path: Path | str, quantization: Quantization) -> VLM:
+        """Write the model to a folder with its language model's linear layers in eight or four bits, and return it.
+
+        The folder is a whole model, with processor, chat template and a model card; `VLM(path)` reads it, as
+        `from_pretrained` does. What is stored is quantised, whatever this handle's own quantisation. An export
+        that is there already, of the same weights, is not made again.
+
+        Args:
+            path: The folder to write; it may not exist yet.
+            quantization: `int8` or `nf4`; see `vlm_tune.vlm.quantization`.
+
+        Raises:
+            MissingExtraError: bitsandbytes is not installed.
+            ModelError: The stored weights are quantised already, or do not fit the device.
+            StorageError: The folder holds something else, or the disk is too small; nothing half-written is left.
+
+        Example:
+            >>> tuned = VLM("runs/damage/merged")  # doctest: +SKIP
+            >>> tuned.export("runs/damage/int8", quantization="int8").name  # doctest: +SKIP
+            'merged-int8'
+        """
+        from vlm_tune.vlm.export import export
+
+        _processes.by_one(export)(self, Path(path), quantization)
+        return VLM(
+            path,
+            dtype=self.dtype,
+            device=self.device,
+            answer=self.answer,
+            batch_size=self.batch_size,
+            name=f"{self.unquantized().name}-{quantization}",
         )
 
     def unload(self) -> None:

@@ -1,49 +1,73 @@
-"""Weights in four bits by bitsandbytes: what of a model they replace, and what stays as it is.
+"""Weights in eight or four bits by bitsandbytes: which of a model's they are, and what stays as it is.
 
-NF4 is the format of QLoRA (Dettmers et al. 2023, arXiv 2305.14314): sixteen levels at the quantiles of a normal
+`int8` is LLM.int8 (Dettmers et al. 2022, arXiv 2208.07339): weights in 8 bits with a scale for every row. A product is
+of 8-bit numbers, but for the columns of its input that hold a number beyond 6, which are multiplied as they are. Which
+those are is seen over a whole batch, so that an answer can depend, by rounding, on the photos asked beside it.
+
+`nf4` is the format of QLoRA (Dettmers et al. 2023, arXiv 2305.14314): sixteen levels at the quantiles of a normal
 distribution, scaled in groups of 64 weights, and the scales quantised again: 4.127 bits a weight. A product turns its
 weights back into the model's type first, so this saves memory and costs time.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import TYPE_CHECKING, Literal
 
 from vlm_tune import _imports
-from vlm_tune.errors import ModelError
+from vlm_tune.errors import AdapterError, ModelError
+from vlm_tune.families import family_in, linear_names
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel
+    from torch import nn
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-__all__ = ["Quantization", "finish", "kept", "settings"]
+__all__ = [
+    "BITSANDBYTES",
+    "Quantization",
+    "cast_rest",
+    "check_takes_adapters",
+    "computing_in",
+    "finish",
+    "hush",
+    "kept",
+    "require",
+    "settings",
+    "stored",
+    "weight_bytes",
+]
 
-Quantization = Literal["nf4"]
+Quantization = Literal["int8", "nf4"]
 """How weights are stored in fewer bits than they are computed with."""
 
+BITSANDBYTES = ("int8", "nf4", "fp4")
+"""The formats that bitsandbytes reads; `fp4` is only ever read."""
 
-def settings(skeleton: PreTrainedModel, dtype: str) -> BitsAndBytesConfig:
+_NEEDLESS = ("Failed to load CPU gemm_4bit_forward", "MatMul8bitLt: inputs will be cast")
+
+
+def settings(skeleton: PreTrainedModel, quantization: Quantization, dtype: str) -> BitsAndBytesConfig:
     """Return what transformers takes to quantise a model while it reads it.
 
     Args:
         skeleton: The model, weights or not.
-        dtype: The type of products and of all that is not quantised.
+        quantization: The format.
+        dtype: The type of all that is not quantised and, but for `int8`, of products.
 
     Raises:
-        MissingExtraError: bitsandbytes is not installed.
         ModelError: The checkpoint is quantised already, or its language model cannot be told from the rest.
     """
-    # While it is imported, bitsandbytes asks for a package that none of this needs.
-    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    log.disabled = True
-    try:
-        _imports.require("bitsandbytes", extra="quant", purpose='quantization="nf4"')
-    finally:
-        log.disabled = False
     from transformers import BitsAndBytesConfig
 
-    if getattr(skeleton.config, "quantization_config", None) is not None:
-        raise ModelError("the checkpoint is quantised already; use its unquantised original, or quantization=None")
+    already = stored(skeleton.config)
+    if already is not None:
+        raise ModelError(
+            f"the checkpoint is quantised already ({already}); quantise its unquantised original, "
+            "or use it as it is: quantization=None"
+        )
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept(skeleton))
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -53,31 +77,118 @@ def settings(skeleton: PreTrainedModel, dtype: str) -> BitsAndBytesConfig:
     )
 
 
-def kept(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules whose weights stay as they are: all that lies beside the language model.
+def require(quantization: str, device: str) -> None:
+    """Check that bitsandbytes is there, and that it knows the device.
 
-    That is the vision tower, the projector and the output head; embeddings are never quantised. Together they
-    hold little of the weights, and much of what is lost by rounding.
+    Raises:
+        MissingExtraError: It is not installed.
+        ModelError: It cannot use the device.
+    """
+    hush()
+    bitsandbytes = _imports.require("bitsandbytes", extra="quant", purpose=f"a model in {quantization}")
+    known = bitsandbytes.supported_torch_devices
+    kind = device.split(":")[0]
+    if kind not in known:
+        raise ModelError(f"bitsandbytes cannot use {kind}, only {', '.join(sorted(known))}; choose another device")
+
+
+def hush() -> None:
+    """Keep two messages of bitsandbytes from our users; whatever else it logs is still logged.
+
+    While it is imported, which PEFT does too, it asks for a package that none of this needs. And at every `int8`
+    product of every layer it says that the input becomes float16 to be quantised, as it should.
+    """
+    for name in ("bitsandbytes.backends.cpu.ops", "bitsandbytes.autograd._functions"):
+        logging.getLogger(name).addFilter(_needed)
+
+
+def _needed(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_NEEDLESS)
+
+
+def stored(config: PreTrainedConfig) -> str | None:
+    """Return how the weights of a checkpoint are quantised: `int8`, `nf4`, another method's name; None if not."""
+    found = _as_stored(config)
+    if not found:
+        return None
+    method = found.get("quant_method")
+    if method != "bitsandbytes":
+        return str(getattr(method, "value", method))
+    return "int8" if found.get("load_in_8bit") else str(found.get("bnb_4bit_quant_type"))
+
+
+def computing_in(config: PreTrainedConfig, dtype: str) -> PreTrainedConfig:
+    """Return the configuration of a checkpoint in four bits so that its products are of a type; any other as it is."""
+    found = _as_stored(config)
+    if not found.get("load_in_4bit"):
+        return config
+    changed = copy.deepcopy(config)
+    changed.quantization_config = {**found, "bnb_4bit_compute_dtype": dtype}
+    return changed
+
+
+def _as_stored(config: PreTrainedConfig) -> dict[str, object]:
+    found = getattr(config, "quantization_config", None) or {}
+    return dict(found if isinstance(found, dict) else found.to_dict())
+
+
+def check_takes_adapters(quantization: str | None, *, exported: bool) -> None:
+    """Refuse adapters on weights that they could not be trained on, or not be merged into.
+
+    Args:
+        quantization: How the weights are quantised.
+        exported: Whether they are stored so, and not only read so.
+
+    Raises:
+        AdapterError: They are stored quantised, or are in `int8`.
+    """
+    instead = 'train on the unquantised model, or on VLM(..., quantization="nf4") of it'
+    if exported:
+        raise AdapterError(
+            f"the model's weights are stored in {quantization}, so an adapter on them could never be merged; {instead}"
+        )
+    if quantization == "int8":
+        raise AdapterError(f'quantization="int8" is for answers; {instead}')
+
+
+def kept(model: PreTrainedModel) -> list[str]:
+    """Return the modules whose linear layers stay as they are: all that are not in the language model's blocks.
+
+    That is the vision tower, the projector, the output head and what routes tokens to experts; embeddings, norms
+    and convolutions are never quantised. Together they hold little of the weights, and much of what is lost by
+    rounding. Which is which is known of each architecture, or found by looking: see `vlm_tune.families`.
 
     Raises:
         ModelError: The language model cannot be told from the rest.
     """
-    language = model.get_decoder()
-    path = next((name for name, module in model.named_modules() if module is language), "").split(".")
-    if path == [""]:
-        raise ModelError(f"{type(model).__name__} does not say which part is its language model; use quantization=None")
-    beside = []
-    for depth, step in enumerate(path):
-        above = path[:depth]
-        children = (name for name, _ in model.get_submodule(".".join(above)).named_children())
-        beside += [".".join([*above, name]) for name in children if name != step]
-    return beside
+    try:
+        family, names = family_in(model), linear_names(model)
+    except ModelError as error:
+        raise ModelError(f"{error}; without knowing them nothing is quantised: use quantization=None") from error
+    quantised = {name for name in names if (family.part_of(name) or ("",))[0] == "language"}
+    return _around(model, "", set(names), quantised)
+
+
+def _around(module: nn.Module, path: str, linear: set[str], quantised: set[str]) -> list[str]:
+    """Return the outermost modules that hold linear layers and none to be quantised."""
+
+    def holds(name: str, those: set[str]) -> bool:
+        return any(each == name or each.startswith(f"{name}.") for each in those)
+
+    found = []
+    for own, child in module.named_children():
+        name = f"{path}.{own}" if path else own
+        if not holds(name, quantised):
+            found += [name] if holds(name, linear) else []
+        elif name not in quantised:
+            found += _around(child, name, linear, quantised)
+    return found
 
 
 def finish(model: PreTrainedModel) -> None:
-    """Make a model that has just been quantised compute the same in training and at rest, on every processor.
+    """Make a model that has just been read compute the same in training and at rest, on every processor.
 
-    bitsandbytes reorders the weights in place at the first answer on some CPUs, computes in bfloat16 from then on
+    bitsandbytes reorders four-bit weights in place at the first answer on some CPUs, computes in bfloat16 from then on
     whatever the type, and cannot train on the new order.
     """
     from bitsandbytes.nn import Linear4bit
@@ -85,3 +196,18 @@ def finish(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def cast_rest(model: PreTrainedModel, dtype: str) -> None:
+    """Put all that is not quantised into a type: transformers leaves what an export holds as it is stored."""
+    import torch
+    from bitsandbytes.nn import Params4bit
+
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not isinstance(parameter, Params4bit):
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Return the memory that a model's weights take, with the scales of quantised ones; shared ones count once."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())

@@ -1,4 +1,4 @@
-"""One question put to one loaded model: photos read, prepared, answered a batch at a time, and made into predictions."""
+"""One question put to one loaded model: photos read, prepared, answered by the batch, and made into predictions."""
 
 from __future__ import annotations
 

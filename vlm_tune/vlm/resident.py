@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from vlm_tune.errors import ModelError
 from vlm_tune.families import Family, family_in
-from vlm_tune.vlm.quantization import Quantization
+from vlm_tune.vlm.quantization import check_takes_adapters, hush
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,7 @@ class Resident:
         device: Where it is.
         dtype: The type of its weights; of its products, where the weights are quantised.
         quantization: How the language model's weights are stored in fewer bits; None where they are not.
+        exported: Whether they are stored so on disk too, and not only in memory.
         sharded: Whether its layers are spread over several processes; all must then call it together.
         adapted_now: Whether an adapter is on it at this moment.
     """
@@ -54,7 +55,8 @@ class Resident:
     processor: ProcessorMixin
     device: torch.device
     dtype: torch.dtype
-    quantization: Quantization | None = None
+    quantization: str | None = None
+    exported: bool = False
     sharded: bool = False
     adapted_now: bool = field(default=False, init=False)
 
@@ -75,8 +77,11 @@ class Resident:
             wrap: Takes the bare model and returns it wrapped by PEFT.
 
         Raises:
+            AdapterError: The weights are quantised in a way that takes no adapter.
             ModelError: There is an adapter on the model already.
         """
+        check_takes_adapters(self.quantization, exported=self.exported)
+        hush()
         if self.adapted_now:
             raise ModelError("the resident model already carries an adapter; let that one finish first")
         # Trainers write into all three: the cache switch, the special tokens, how to generate.

@@ -7,6 +7,7 @@ it: they are whole in every process, trained and saved as always. Embeddings and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vlm_tune import _processes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from vlm_tune.vlm.model import VLM
 
-__all__ = ["load_sharded", "too_large"]
+__all__ = ["load_fitting", "load_sharded", "too_large"]
 
 _WEIGHTS = 0.8
 """Of one GPU's memory, what weights may take; the rest is for what is computed."""
@@ -34,10 +35,22 @@ def too_large(base: VLM) -> bool:
     """
     import torch
 
-    if _processes.world_size() == 1 or base.quantization is not None or not torch.cuda.is_available():
+    if _processes.world_size() == 1 or not torch.cuda.is_available() or _quantized(base):
         return False
-    size = sum(parameter.numel() for parameter in base.skeleton().parameters()) * getattr(torch, _dtype(base)).itemsize
+    size = _num_parameters(base) * getattr(torch, _dtype(base)).itemsize
     return bool(size > _WEIGHTS * torch.cuda.get_device_properties(_processes.local_rank()).total_memory)
+
+
+def load_fitting(base: VLM) -> Resident:
+    """Return the resident model: whole, or spread over all processes where it must be, and then all must call it.
+
+    Args:
+        base: The model.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    return load_sharded(base) if too_large(base) else base.load()
 
 
 def load_sharded(base: VLM) -> Resident:
@@ -51,10 +64,19 @@ def load_sharded(base: VLM) -> Resident:
     Raises:
         ModelError: It is quantised, or cannot be read.
     """
-    if base.quantization is not None:
-        raise ModelError("a quantised model cannot be spread over several GPUs; leave quantization out")
+    if _quantized(base):
+        raise ModelError(f"a quantised model cannot be spread over several GPUs; leave {base.name} unquantised")
     device, dtype = loading.pick_device(base.device), _dtype(base)
     return resident.hold(f"{base.source} {dtype} {device} sharded", lambda: _read(base, dtype, device))
+
+
+def _quantized(base: VLM) -> bool:
+    return base.quantization is not None or base.stored_quantization is not None
+
+
+@lru_cache(maxsize=4)
+def _num_parameters(base: VLM) -> int:
+    return sum(parameter.numel() for parameter in base.skeleton().parameters())
 
 
 def _dtype(base: VLM) -> str:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests import models
+from tests.processes import Ran, launch
 from tests.training.conftest import COLOURS, photo
 from vlm_tune import Dataset, LoRATrainer, MergeReport, Task, TrainConfig
 from vlm_tune.recipe import Recipe
@@ -88,31 +84,6 @@ broken = vt.Dataset([*data.train, vt.Example(id="torn", image=b"no photo at all"
 config = vt.TrainConfig(**{**configs["stock"], "epochs": 1})
 vt.LoRATrainer(base, config).fit(broken, run_dir=root / "broken")
 """
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a launch left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-def launch(*command: str | Path) -> Ran:
-    """Start two processes as torchrun does, and as accelerate launch does underneath."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *map(str, command)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "ACCELERATE_MIXED_PRECISION": "no"}
-    # In a session of its own, so that nothing is left of it if it hangs.
-    child = subprocess.Popen(
-        run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    try:
-        out, err = child.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        raise
-    return Ran(child.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
