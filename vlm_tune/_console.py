@@ -101,8 +101,11 @@ def stage(title: str) -> None:
         _stderr().rule(f"[bold]{title}", align="left")
 
 
-def show(renderable: RenderableType, *, html: str | None = None) -> None:
-    """Show a result: HTML in a notebook where there is some, rich on stdout otherwise."""
+def show(renderable: RenderableType, *, html: str | None = None, wrap: bool = True) -> None:
+    """Show a result: HTML in a notebook where there is some, rich on stdout otherwise.
+
+    Without `wrap` long lines stay whole, for what is copied from the terminal.
+    """
     if not _processes.is_main():
         return
     if html is not None and _in_notebook():
@@ -112,7 +115,7 @@ def show(renderable: RenderableType, *, html: str | None = None) -> None:
         return
     from rich.console import Console
 
-    Console().print(renderable)
+    Console().print(renderable, soft_wrap=not wrap)
 
 
 def to_html(renderable: RenderableType) -> str:
