@@ -27,6 +27,8 @@ GUIDES = [
     "gemini_batch",
     "train",
     "merge",
+    "quantize",
+    "serve",
     "evaluate",
     "compare",
     "openai",

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from vlm_tune.data import Dataset, MajorityVote
     from vlm_tune.embedding import OpenClip
     from vlm_tune.errors import VlmTuneError
-    from vlm_tune.evaluation import Comparison, CostModel, Evaluation, Evaluator, leakage_inflation, serving_parity
+    from vlm_tune.evaluation import (
+        Comparison,
+        CostModel,
+        Evaluation,
+        Evaluator,
+        ExportReport,
+        compare_exports,
+        leakage_inflation,
+        serving_parity,
+    )
     from vlm_tune.leakage import LeakageChecker, LeakageReport, find_copies
     from vlm_tune.predictors import Baseline, Gemini, OpenAICompatible, Predictor, few_shot
     from vlm_tune.profiling import Profile, profile
     from vlm_tune.recipe import Recipe
     from vlm_tune.records import Estimate, Example, Prediction
     from vlm_tune.report import Report
+    from vlm_tune.serving import ServingCheck, serving_check
     from vlm_tune.task import Task
     from vlm_tune.training import (
         Adapter,
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
         OverfitReport,
         TokenAudit,
         TrainConfig,
+        merge_adapters,
     )
     from vlm_tune.versions import show_versions
     from vlm_tune.vlm import VLM
@@ -50,6 +61,7 @@ _HOME = {
     "Evaluation": "evaluation",
     "Evaluator": "evaluation",
     "Example": "records",
+    "ExportReport": "evaluation",
     "Gemini": "predictors",
     "LeakageChecker": "leakage",
     "LeakageReport": "leakage",
@@ -64,16 +76,20 @@ _HOME = {
     "Profile": "profiling",
     "Recipe": "recipe",
     "Report": "report",
+    "ServingCheck": "serving",
     "Task": "task",
     "TokenAudit": "training",
     "TrainConfig": "training",
     "VLM": "vlm",
     "VlmTuneError": "errors",
+    "compare_exports": "evaluation",
     "few_shot": "predictors",
     "find_copies": "leakage",
     "leakage_inflation": "evaluation",
+    "merge_adapters": "training",
     "profile": "profiling",
     "quiet": "_console",
+    "serving_check": "serving",
     "serving_parity": "evaluation",
     "show_versions": "versions",
 }
@@ -91,6 +107,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Example",
+    "ExportReport",
     "Gemini",
     "LeakageChecker",
     "LeakageReport",
@@ -105,18 +122,22 @@ __all__ = [
     "Profile",
     "Recipe",
     "Report",
+    "ServingCheck",
     "Task",
     "TokenAudit",
     "TrainConfig",
     "VlmTuneError",
     "__version__",
+    "compare_exports",
     "demo",
     "errors",
     "few_shot",
     "find_copies",
     "leakage_inflation",
+    "merge_adapters",
     "profile",
     "quiet",
+    "serving_check",
     "serving_parity",
     "show_versions",
     "statistics",

@@ -172,15 +172,22 @@ def trained(photos: Dataset, tmp_path: Path) -> list[object]:
         seconds=21.0,
     )
     merge = MergeReport(
+        changed=("model.language_model.layers.0.self_attn.q_proj",),
         tensors_changed=252,
         tensors_untouched=498,
+        untouched_sha256="cd" * 32,
         max_ulps=0.5,
         retained_delta=0.9987,
+        least_retained_delta=0.97,
+        least_retained_module="model.language_model.layers.0.self_attn.q_proj",
         agreement=wilson(24, 24),
         base_agreement=wilson(11, 24),
         max_score_difference=0.012,
         answers=(),
+        task=photos.task,
         size_bytes=17_534_000_000,
+        write_s=11.0,
+        prove_s=58.0,
         seconds=71.0,
         adapter_fingerprint="ab" * 8,
     )

@@ -4,6 +4,7 @@ from vlm_tune.training.adapter import Adapter, AdapterCard
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.log import TrainingLog
 from vlm_tune.training.merging.merge_report import MergeReport
+from vlm_tune.training.merging.several import merge_adapters
 from vlm_tune.training.overfit import OverfitReport
 from vlm_tune.training.planning.plan import AdapterPlan
 from vlm_tune.training.proving.audit import TokenAudit
@@ -19,4 +20,5 @@ __all__ = [
     "TokenAudit",
     "TrainConfig",
     "TrainingLog",
+    "merge_adapters",
 ]

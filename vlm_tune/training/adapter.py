@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from vlm_tune import _console, _files, _processes
+from vlm_tune import _console, _files
 from vlm_tune.errors import AdapterError, StorageError
 from vlm_tune.records import Example, Prediction, Record
 from vlm_tune.task import Task
@@ -19,7 +19,9 @@ from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.log import TrainingLog
 from vlm_tune.vlm import VLM
 from vlm_tune.vlm.answering import answers
+from vlm_tune.vlm.model import AskedBy
 from vlm_tune.vlm.quantization import Quantization
+from vlm_tune.vlm.sharding import load_fitting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +83,7 @@ class Adapter:
     """
 
     def __init__(self, path: Path, card: AdapterCard, *, base: VLM, probe: Sequence[Example] = ()) -> None:
-        self._probe = tuple(probe)
+        self.probe = tuple(probe)
         self.path = path
         self.card = card
         self.base = base
@@ -103,13 +105,18 @@ class Adapter:
 
         Raises:
             StorageError: The folder does not hold an adapter of this library.
-            AdapterError: The base's weights are not those it was trained on.
+            AdapterError: The base is not where it was, or its weights are not those the adapter was trained on.
         """
         folder = Path(path)
         try:
             card = AdapterCard.model_validate(_files.read_json(folder / CARD_FILE))
         except ValidationError as error:
             raise StorageError(f"{folder / CARD_FILE} is not an adapter's card: {error}") from error
+        if base is None and Path(card.base.model).is_absolute() and not Path(card.base.model).is_dir():
+            raise AdapterError(
+                f"the adapter in {folder} was trained on {card.base.model}, which is not there any more; "
+                "if it moved, say where it is: vlm_tune.Adapter.load(path, base=vlm_tune.VLM(folder))"
+            )
         base = base or VLM(
             card.base.model,
             revision=card.base.revision,
@@ -130,6 +137,11 @@ class Adapter:
         what = f"{self.base.fingerprint} {weights} {self.config.scale}"
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
+    @property
+    def asked_by(self) -> AskedBy:
+        """As `VLM.asked_by`."""
+        return self.base.asked_by
+
     def predict(self, examples: Sequence[Example], task: Task) -> Iterator[Prediction]:
         """Yield one prediction per example, in no particular order, as `VLM.predict` does.
 
@@ -139,7 +151,7 @@ class Adapter:
             AdapterError: The adapter's layers are not those of the base.
             ModelError: The base cannot be loaded, or another adapter is on it.
         """
-        resident = self.base.load()
+        resident = load_fitting(self.base)
         with resident.adapted(saved(self.path)):
             yield from answers(
                 resident,
@@ -159,23 +171,16 @@ class Adapter:
         Args:
             path: Folder for the merged model.
             probe: Photos whose answers must agree before and after; None takes a few of the training photos,
-                if the adapter was trained in this process.
+                if the adapter was trained in this process. An adapter that was loaded has none: give it some, or an
+                empty list to prove the weights alone.
 
         Raises:
-            MergeError: The merged model is not provably the adapter on its base; nothing is left at `path`.
+            MergeError: The merged model is not provably the adapter on its base, or there are no photos to prove it
+                on; nothing is left at `path`.
         """
-        from vlm_tune.training.merging.merge import merge
+        from vlm_tune.training.merging.several import merge_adapters
 
-        _processes.by_one(merge)(self, path, probe=self._probe if probe is None else probe)
-        base = self.base.unquantized()
-        return VLM(
-            path,
-            dtype=base.dtype,
-            device=base.device,
-            answer=base.answer,
-            batch_size=base.batch_size,
-            name=f"{base.name}-tuned",
-        )
+        return merge_adapters([(self, 1.0)], path, probe=probe)
 
     def show(self) -> None:
         """Print what was trained, on what and how it went."""

@@ -1,4 +1,4 @@
-"""Merging an adapter into its base on disk, tensor by tensor, and proving that nothing was lost."""
+"""Merging adapters into their base on disk, tensor by tensor, and proving that nothing was lost."""
 
 from __future__ import annotations
 
@@ -7,247 +7,203 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from pydantic import ValidationError
 
 from vlm_tune import _console, _files
 from vlm_tune.errors import MergeError, StorageError
-from vlm_tune.records import Example
+from vlm_tune.records import Estimate, Example
 from vlm_tune.statistics import wilson
-from vlm_tune.training.merging.merge_report import REPORT_FILE, MergeReport
-from vlm_tune.training.merging.probe import check, probe_answers
-from vlm_tune.training.merging.stored import StoredTensor, copy_files, same_bytes, stored_tensors
-
-if TYPE_CHECKING:
-    import torch
-
-    from vlm_tune.training.adapter import Adapter
-    from vlm_tune.vlm import VLM
+from vlm_tune.training.merging.about import write_card
+from vlm_tune.training.merging.crew import crew
+from vlm_tune.training.merging.merge_report import REPORT_FILE, MergeReport, ProbeAnswer
+from vlm_tune.training.merging.names import names_on_disk
+from vlm_tune.training.merging.parts import Parts
+from vlm_tune.training.merging.probe import Probe, check
+from vlm_tune.training.merging.proving import Rounding, WeightsProof
+from vlm_tune.training.merging.stored import Checkpoint, open_checkpoint
+from vlm_tune.training.merging.updates import Update, read_updates
+from vlm_tune.training.merging.writing import write
+from vlm_tune.vlm import VLM
+from vlm_tune.vlm.loading import pick_device
 
 __all__ = ["merge"]
 
 
-_MAX_ULPS = 0.501
-"""Rounding a float64 sum to the nearest 16- or 32-bit number moves it by at most half a unit in the last
-place; the thousandth allows for torch's detour over float32."""
+def merge(parts: Parts, path: Path | str, *, probe: Sequence[Example] | None, tolerance: float = 0.5) -> MergeReport:
+    """Merge adapters into their base checkpoint and prove it; nothing is left at `path` when the proof fails.
 
-
-def merge(adapter: Adapter, path: Path | str, *, probe: Sequence[Example], tolerance: float = 0.5) -> MergeReport:
-    """Merge an adapter into its base checkpoint and prove it; nothing is left at `path` when the proof fails.
-
-    Shards are copied and the adapted tensors replaced in place, so memory holds one tensor at a time. Each
-    new weight is W + (alpha / r) B A, summed in float64 and rounded once to the checkpoint's type. The proof
-    then reads the files back: untouched tensors must be byte-identical, changed ones within half a unit in
-    the last place of the exact sum, and the folder, loaded like any user would load it, must answer the
-    probe images as the adapter does.
+    *Write*: every file is read once, and copied and hashed in the same pass; tensors with an update are replaced by
+    W + scale B A (or what DoRA or full training makes of them), a block of rows at a time, summed in float64 and
+    rounded once to the checkpoint's type. *Prove*: every file is read back through the operating system. What has no
+    update must have the SHA-256 that it had as it came from the base; all else must be within half a unit in the last
+    place of the exact sum, which is computed again; and the folder, loaded like any user would load it, must answer
+    the probe images as the adapter does.
 
     The adapter of a quantised base goes into the unquantised weights. Proved is that the merged model is the
     adapter on those; how far its answers are from the adapter on the quantised base is reported beside it, and
     fails nothing: it is the error of the quantisation.
 
     Args:
-        adapter: The trained adapter.
+        parts: Base and adapters.
         path: Folder of the merged model.
-        probe: Images to compare answers on.
+        probe: Images to compare answers on; with an empty list, only the weights are proved. None is refused, unless
+            the merge is finished already.
         tolerance: Score difference in nats that counts as noise: an answer may only change where the adapter
             is less sure than this, and the mean difference may only be larger while it is less than half of
-            what training changed. It must be less than all of that in any case.
+            what training changed. Whatever its size, the merged model must be nearer to the adapter than to the base.
 
     Raises:
-        MergeError: An adapted layer is not in the checkpoint, or the proof fails.
+        MergeError: The adapter is of a kind that is not merged, or was trained on other weights; the base is
+            incomplete; there are no probe images; or the proof fails.
         ImageError: A probe image cannot be read.
-        StorageError: The disk is too small.
+        StorageError: The disk is too small, or cannot be written.
     """
-    started = time.perf_counter()
-    target = Path(path)
-    if (done := _finished(target, adapter)) is not None:
+    began, target = time.perf_counter(), Path(path)
+    if (done := _finished(target, parts, probe)) is not None:
         return done
-    source = _checkpoint_folder(adapter.base)
-    updates = _read_updates(adapter.path)
-    tensors = stored_tensors(source)
-    names = _checkpoint_names(updates, tensors, adapter)
-    files = copy_files(source)
-    _check_space(target, sum(file.stat().st_size for file in files))
-    with _files.atomic_directory(target) as folder:
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
-        merged = stored_tensors(folder)
-        with _console.progress("Merging", total=2 * len(updates)) as bar:
-            for module, update in updates.items():
-                name = names[module]
-                merged[name].overwrite(update.exact_sum(tensors[name]).to(merged[name].read().dtype).cpu())
-                bar.advance()
-            rounding = _prove_tensors(updates, names, tensors, merged, bar)
-        answers = probe_answers(adapter, folder, probe)
-        trained = [answer.trained == answer.merged for answer in answers if answer.trained is not None]
-        report = MergeReport(
-            tensors_changed=len(updates),
-            tensors_untouched=len(tensors) - len(updates),
-            max_ulps=rounding.max_ulps,
-            retained_delta=rounding.retained,
-            agreement=wilson(sum(answer.merged == answer.adapter for answer in answers), len(answers)),
-            base_agreement=wilson(sum(answer.base == answer.adapter for answer in answers), len(answers)),
-            max_score_difference=max((answer.merged_difference for answer in answers), default=0.0),
-            answers=answers,
-            size_bytes=sum(tensor.end - tensor.begin for tensor in merged.values()),
-            seconds=time.perf_counter() - started,
-            base_quantization=adapter.base.quantization,
-            trained_agreement=wilson(sum(trained), len(trained)) if trained else None,
-            adapter_fingerprint=adapter.fingerprint,
+    if probe is None:
+        raise MergeError(
+            "there are no photos to compare answers on, for the adapter was not trained in this process; give some, as "
+            "probe=data.train.examples[:32], or prove the weights alone with probe=[]"
         )
-        check(report, tolerance=tolerance, max_ulps=_MAX_ULPS)
+    photos, plan = Probe(parts, probe), _plan(parts)
+    _check_target(target, parts, plan)
+    _check_space(target, sum(plan.checkpoint.sizes.values()))
+    with (
+        _files.atomic_directory(target) as folder,
+        crew(pick_device(parts.base.device)) as threads,
+        _console.progress("Merging", total=2 * plan.num_pieces) as bar,
+    ):
+        writing = time.perf_counter()
+        written = write(plan.checkpoint, plan.changes, folder, crew=threads, bar=bar)
+        proving = time.perf_counter()
+        on_disk = threads.movers.submit(_files.sync_tree, folder)
+        proof = WeightsProof(plan.checkpoint, plan.changes, written, folder, crew=threads)
+        photos.ask_unmerged()
+        roundings, untouched = proof.result(bar)
+        answers = photos.ask_merged(folder)
+        on_disk.result()
+        ended = time.perf_counter()
+        report = MergeReport(
+            **_about_weights(plan, roundings),
+            **_about_answers(answers),
+            untouched_sha256=untouched,
+            task=parts.task,
+            write_s=proving - writing,
+            prove_s=ended - proving,
+            seconds=ended - began,
+            base_quantization=parts.base.quantization,
+            weights=tuple(weight for _, weight in parts.adapters),
+            adapter_fingerprint=parts.fingerprint,
+        )
+        check(report, tolerance=tolerance)
         report.save(folder / REPORT_FILE)
-    _tell_quantization(report, adapter.base)
+        write_card(folder, parts, report)
+    _tell(report, parts, plan)
     return report
 
 
 @dataclass(frozen=True)
-class _Update:
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float
+class _Plan:
+    checkpoint: Checkpoint
+    changes: Mapping[str, Update]
+    modules: Mapping[str, str]
 
-    def delta(self) -> torch.Tensor:
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return self.scale * (self.b.to(device).double() @ self.a.to(device).double())
-
-    def exact_sum(self, tensor: StoredTensor) -> torch.Tensor:
-        delta = self.delta()
-        return tensor.read().to(delta.device).double() + delta
+    @property
+    def num_pieces(self) -> int:
+        return len(self.checkpoint.untouched(frozenset(self.changes))) + len(self.changes)
 
 
-@dataclass(frozen=True)
-class _Rounding:
-    max_ulps: float
-    retained: float
+def _plan(parts: Parts) -> _Plan:
+    """Find out what changes, and refuse whatever can be refused before anything is written."""
+    folder = parts.folder()
+    updates = read_updates(parts.adapters)
+    checkpoint = open_checkpoint(folder)
+    model = VLM(folder).skeleton()
+    names = names_on_disk(updates, checkpoint.tensors, model, base=parts.base.name)
+    return _Plan(
+        checkpoint=checkpoint,
+        changes={names[name]: update for name, update in updates.items()},
+        modules={names[name]: name.rpartition(".")[0] for name in updates},
+    )
 
 
-def _tell_quantization(report: MergeReport, base: VLM) -> None:
+def _about_weights(plan: _Plan, roundings: Mapping[str, Rounding]) -> dict[str, Any]:
+    kept, wanted = (sum(getattr(one, what) for one in roundings.values()) for what in ("kept", "wanted"))
+    if wanted and not any(one.moved for one in roundings.values()):
+        raise MergeError(
+            "the adapter's update is so small that every weight rounds back to the base's: the merged model would be "
+            "the base. Train longer or with a larger learning rate, or serve the adapter unmerged"
+        )
+    least = min(roundings, key=lambda name: roundings[name].retained)
+    return {
+        "changed": tuple(dict.fromkeys(plan.modules.values())),
+        "tensors_changed": len(roundings),
+        "tensors_untouched": len(plan.checkpoint.tensors) - len(roundings),
+        "max_ulps": max(one.max_ulps for one in roundings.values()),
+        "retained_delta": kept / wanted if wanted else 1.0,
+        "least_retained_delta": roundings[least].retained,
+        "least_retained_module": plan.modules[least],
+        "size_bytes": sum(tensor.end - tensor.begin for tensor in plan.checkpoint.tensors.values()),
+    }
+
+
+def _about_answers(answers: tuple[ProbeAnswer, ...]) -> dict[str, Any]:
+    def same(other: str) -> Estimate:
+        return wilson(sum(getattr(answer, other) == answer.adapter for answer in answers), len(answers))
+
+    trained = [answer.trained == answer.merged for answer in answers if answer.trained is not None]
+    return {
+        "agreement": same("merged"),
+        "base_agreement": same("base"),
+        "max_score_difference": max((answer.merged_difference for answer in answers), default=0.0),
+        "answers": answers,
+        "trained_agreement": wilson(sum(trained), len(trained)) if trained else None,
+    }
+
+
+def _tell(report: MergeReport, parts: Parts, plan: _Plan) -> None:
+    if plan.checkpoint.left_out:
+        _console.notice(f"Not part of the model, and not copied: {', '.join(plan.checkpoint.left_out)}.")
+    if report.lost is not None:
+        _console.notice(f"{report.lost[0].upper()}{report.lost[1:]}.")
     if report.base_quantization is None:
         return
     shift, same = report.quantization_shift, report.trained_agreement
     moved = "" if shift is None else f"; that moves its scores by {shift:.2g} nats (same answer: {same})"
     _console.notice(
         f"The adapter was trained on {report.base_quantization} weights and merged into the unquantised ones of "
-        f"{base.unquantized().name}{moved}. Evaluate the merged model, which is another than was trained."
+        f"{parts.base.unquantized().name}{moved}. Evaluate the merged model, which is another than was trained."
     )
 
 
-def _finished(target: Path, adapter: Adapter) -> MergeReport | None:
+def _finished(target: Path, parts: Parts, probe: Sequence[Example] | None) -> MergeReport | None:
     if not (target / REPORT_FILE).exists():
         return None
-    report = MergeReport.load(target)
-    return report if report.adapter_fingerprint == adapter.fingerprint else None
+    try:
+        report = MergeReport.load(target)
+    except ValidationError:
+        # Another version's, which may have proved something else.
+        return None
+    # A merge whose answers were never compared is done again when there is something to compare them on.
+    enough = bool(report.answers) or not probe
+    return report if enough and report.adapter_fingerprint == parts.fingerprint else None
 
 
-def _checkpoint_folder(base: VLM) -> Path:
-    if base.folder is not None:
-        return base.folder
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-    return Path(snapshot_download(base.model, revision=base.revision, allow_patterns=wanted))
-
-
-def _read_updates(folder: Path) -> dict[str, _Update]:
-    from safetensors import safe_open
-
-    config = _files.read_json(folder / "adapter_config.json")
-    _check_kind(config, folder)
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        found = {key.removeprefix("base_model.model."): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    modules = [name.removesuffix(".lora_A.weight") for name in found if name.endswith(".lora_A.weight")]
-    if 2 * len(modules) != len(found):
-        odd = next(name for name in found if not name.endswith((".lora_A.weight", ".lora_B.weight")))
-        raise MergeError(f"{folder} holds {odd}, which is no LoRA matrix; this merge takes plain LoRA adapters")
-    return {
-        module: _Update(found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"], scale) for module in modules
-    }
-
-
-def _check_kind(config: Mapping[str, object], folder: Path) -> None:
-    kinds = {
-        "DoRA": config.get("use_dora"),
-        "modules trained in full": config.get("modules_to_save"),
-        "ranks or scales by layer": config.get("rank_pattern") or config.get("alpha_pattern"),
-    }
-    unsupported = [kind for kind, there in kinds.items() if there]
-    if unsupported:
-        raise MergeError(
-            f"{folder} is an adapter with {' and '.join(unsupported)}, which this merge does not take; "
-            "evaluate the adapter itself, or train without"
-        )
-
-
-def _checkpoint_names(
-    updates: Mapping[str, _Update], tensors: Mapping[str, StoredTensor], adapter: Adapter
-) -> dict[str, str]:
-    names = {module: f"{module}.weight" for module in updates}
-    if any(name not in tensors for name in names.values()):
-        # An older checkpoint names its layers differently; transformers knows how to read them.
-        stored_as = _renamed(tensors, adapter.base)
-        names = {module: stored_as.get(name, name) for module, name in names.items()}
-    missing = [module for module, name in names.items() if name not in tensors]
-    if missing:
-        raise MergeError(
-            f"{len(missing)} adapted layers are not in the checkpoint of {adapter.base.name}, "
-            f"first {missing[0]}; is this the base the adapter was trained on?"
-        )
-    return names
-
-
-def _renamed(tensors: Mapping[str, StoredTensor], base: VLM) -> dict[str, str]:
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    model = base.skeleton()
-    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
-    return {
-        rename_source_key(name, renamings, [], model.base_model_prefix, model.state_dict())[0]: name for name in tensors
-    }
+def _check_target(target: Path, parts: Parts, plan: _Plan) -> None:
+    for folder in (plan.checkpoint.folder, *(path for path, _ in parts.adapters)):
+        if target.resolve() == folder.resolve():
+            raise MergeError(f"{target} is what is merged from, and would be gone; choose another folder")
 
 
 def _check_space(target: Path, needed: int) -> None:
     existing = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
+    disk = shutil.disk_usage(existing)
+    # Some file systems do not know how large they are, and say 0.
+    if disk.total and disk.free < needed:
         raise StorageError(
-            f"merging into {target} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"merging into {target} needs {needed / 1e9:.1f} GB and {disk.free / 1e9:.1f} GB are free; "
             "free some space or choose another disk"
         )
-
-
-def _prove_tensors(
-    updates: Mapping[str, _Update],
-    names: Mapping[str, str],
-    before: Mapping[str, StoredTensor],
-    after: Mapping[str, StoredTensor],
-    bar: _console.Bar,
-) -> _Rounding:
-    changed = set(names.values())
-    for name in before:
-        if name not in changed and not same_bytes(before[name], after[name]):
-            raise MergeError(f"{name} should be untouched and is not; the disk may be faulty, merge again")
-    worst, kept, wanted = 0.0, 0.0, 0.0
-    for module, update in updates.items():
-        name = names[module]
-        delta = update.delta()
-        base = before[name].read().to(delta.device).double()
-        stored = after[name].read().to(delta.device)
-        worst = max(worst, _ulps(stored, base + delta))
-        kept += float(((stored.double() - base) * delta).sum())
-        wanted += float((delta * delta).sum())
-        bar.advance()
-    return _Rounding(worst, kept / wanted if wanted else 1.0)
-
-
-def _ulps(stored: torch.Tensor, exact: torch.Tensor) -> float:
-    """Return the largest |stored - exact| in units in the last place of the exact number."""
-    import torch
-
-    info = torch.finfo(stored.dtype)
-    exponent = torch.frexp(exact).exponent - 1
-    unit = torch.ldexp(torch.full_like(exact, info.eps), exponent).clamp_min(info.smallest_normal * info.eps)
-    return float(((stored.double() - exact).abs() / unit).max())
