@@ -2,8 +2,9 @@
 
 A launcher (`torchrun`, `accelerate launch`) runs the same script once a GPU. All processes train, and all answer;
 everything else that takes long or writes files is done by the first of them, and the others get its result. How many
-there are, and which one this is, the launcher says in RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE: the only
-environment variables besides API keys that are read. Without all of them, the process is alone.
+there are, and which one this is, the launcher says in RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, and where they
+meet in MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT: the only environment variables besides API keys that are
+read. Without all of the first four, the process is alone.
 """
 
 from __future__ import annotations

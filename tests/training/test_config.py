@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from vlm_tune.errors import TrainingError
@@ -28,11 +30,26 @@ def test_defaults_are_those_of_the_experiment() -> None:
         ("save_every", 0),
         ("lr_scheduler", "polynomial"),
         ("rank", 8),
+        ("epochs", math.inf),
+        ("learning_rate", math.inf),
+        ("weight_decay", math.inf),
+        ("lora_alpha", math.inf),
+        ("max_grad_norm", math.inf),
     ],
 )
 def test_a_bad_value_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(TrainingError, match=rf"TrainConfig\.{field}"):
         TrainConfig(**{field: value})
+
+
+def test_an_unknown_name_is_told_the_nearest() -> None:
+    with pytest.raises(TrainingError, match="did you mean learning_rate"):
+        TrainConfig.model_validate({"learning_rat": 1e-4})
+
+
+def test_a_bad_weight_is_told_from_a_bad_word() -> None:
+    with pytest.raises(TrainingError, match=r"class_weights\.crack: .*greater than 0, got 0"):
+        TrainConfig(class_weights={"crack": 0})
 
 
 @pytest.mark.parametrize(
@@ -43,14 +60,22 @@ def test_a_bad_value_is_refused_by_name(field: str, value: object) -> None:
         (10, {"batch_size": 4, "micro_batch_size": 2, "epochs": 1}, 3),
         (10, {"batch_size": 4, "epochs": 0.5}, 2),
         (1, {"batch_size": 4, "epochs": 0.1}, 1),
+        (10, {"batch_size": 1, "epochs": 1.1}, 11),
+        (10, {"batch_size": 4, "epochs": 1e-9}, 1),
     ],
 )
 def test_steps(examples: int, settings: dict[str, float], steps: int) -> None:
     assert TrainConfig(**settings).num_steps(examples) == steps
 
 
-def test_fingerprint_ignores_how_often_checkpoints_are_written() -> None:
-    assert TrainConfig(save_every=5).fingerprint == TrainConfig().fingerprint
+@pytest.mark.parametrize(
+    "settings", [{"save_every": 5}, {"micro_batch_size": 1}, {"gradient_checkpointing": True}], ids=str
+)
+def test_fingerprint_ignores_what_changes_no_result(settings: dict[str, int]) -> None:
+    assert TrainConfig(**settings).fingerprint == TrainConfig().fingerprint
+
+
+def test_fingerprint_tells_other_trainings_apart() -> None:
     assert TrainConfig(seed=1).fingerprint != TrainConfig().fingerprint
 
 

@@ -163,6 +163,24 @@ def test_a_folder_of_something_else_is_not_overwritten(tiny_qwen3_vl: Path, colo
         LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(colours, run_dir=tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_found_before_anything_loads(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(VLM, "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises(StorageError, match="cannot write"):
+        LoRATrainer(VLM(tiny_qwen3_vl), QUICK).fit(colours, run_dir=tmp_path / "file")
+
+
+def test_an_adapter_whose_weights_are_gone_is_trained_again(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path
+) -> None:
+    config = QUICK.model_copy(update={"epochs": 0.5, "save_every": None})
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), config)
+    (trainer.fit(colours, run_dir=tmp_path).path / "adapter_model.safetensors").unlink()
+    assert weights(trainer.fit(colours, run_dir=tmp_path))
+
+
 def test_without_a_run_dir_the_inputs_name_the_folder(
     tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

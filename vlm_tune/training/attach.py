@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["fresh", "saved", "undisturbed"]
+__all__ = ["fresh", "saved", "speaking", "undisturbed"]
+
+_WORDS = 0.02
+"""Size of the values that stand in for B: enough to show in the logits, and little beside the frozen weights."""
 
 
 def fresh(config: TrainConfig, target_modules: str) -> Callable[[PreTrainedModel], PeftModel]:
@@ -119,6 +122,22 @@ def undisturbed(model: PreTrainedModel) -> Iterator[None]:
             delattr(model, name)
         for owner, name, value in settings:
             setattr(owner, name, value)
+
+
+@contextmanager
+def speaking(model: PeftModel) -> Iterator[None]:
+    """Let fresh adapters say something inside the block: their B is zero, so that nothing could be compared."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    kept = [(one, one.detach().clone()) for name, one in model.named_parameters() if ".lora_B." in name]
+    try:
+        for parameter, _ in kept:
+            parameter.data.copy_(_WORDS * torch.randn(parameter.shape, generator=generator))
+        yield
+    finally:
+        for parameter, before in kept:
+            parameter.data.copy_(before)
 
 
 @contextmanager

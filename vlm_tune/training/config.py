@@ -12,20 +12,20 @@ from pydantic import (
     ModelWrapValidatorHandler,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from vlm_tune.errors import TrainingError
+from vlm_tune.errors import TrainingError, nearest
 from vlm_tune.families import Kind, Region
 from vlm_tune.records import Record
 
 __all__ = ["TrainConfig"]
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class TrainConfig(Record):
@@ -45,7 +45,7 @@ class TrainConfig(Record):
 
     r: PositiveInt = 64
     """Rank of the update of each adapted weight."""
-    lora_alpha: PositiveFloat = 16.0
+    lora_alpha: Positive = 16.0
     """Scale of the update: it is multiplied by `lora_alpha / r`, or by `lora_alpha / sqrt(r)` with `use_rslora`."""
     use_rslora: bool = False
     """Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732)."""
@@ -59,9 +59,9 @@ class TrainConfig(Record):
     """Kinds of layer that get adapters; the projector's linears count as its attention."""
     modules_to_save: tuple[str, ...] = ()
     """Modules trained in full beside the adapters, by the ends of their names, e.g. `multi_modal_projector`."""
-    learning_rate: PositiveFloat = 2e-4
+    learning_rate: Positive = 2e-4
     """Largest learning rate of AdamW, reached after the warm-up."""
-    region_learning_rates: Mapping[Region, PositiveFloat] = Field(default_factory=dict)
+    region_learning_rates: Mapping[Region, Positive] = Field(default_factory=dict)
     """Other learning rates for some of the regions; they follow the same schedule."""
     batch_size: PositiveInt = 4
     """Examples per optimizer step, over all GPUs."""
@@ -70,19 +70,19 @@ class TrainConfig(Record):
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: slower, several times less memory. None recomputes in as many
     layers as memory asks for, usually none."""
-    epochs: PositiveFloat = 3.0
+    epochs: Positive = 3.0
     """Passes over the training examples; may be fractional."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps over which the learning rate rises from 0."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate goes on after the warm-up; linear and cosine end at 0."""
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = Field(default=0.0, allow_inf_nan=False)
     """Decoupled weight decay of the adapters."""
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients with a larger norm are scaled down to it."""
     label_smoothing: Fraction = 0.0
     """Share of every answer token's probability that is spread over the whole vocabulary."""
-    class_weights: Literal["balanced"] | Mapping[str, PositiveFloat] | None = None
+    class_weights: Literal["balanced"] | Mapping[str, Positive] | None = None
     """Weights of the examples' losses by label; `balanced` weighs each label by 1 over its count."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`balanced` draws every label equally often, the photos of rare labels several times an epoch."""
@@ -105,9 +105,12 @@ class TrainConfig(Record):
         try:
             return handler(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise TrainingError(f"TrainConfig.{where}: {first['msg']}, got {first['input']!r}") from error
+            # Of a field that may be several things, the last complaint is about the one that comes nearest.
+            *_, last = [one for one in error.errors() if one["loc"][:1] == error.errors()[0]["loc"][:1]]
+            where = ".".join(str(part) for part in last["loc"] if not str(part).startswith(("dict[", "literal[")))
+            close = nearest(where, cls.model_fields) if last["type"] == "extra_forbidden" else ()
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise TrainingError(f"TrainConfig.{where}: {last['msg']}, got {last['input']!r}{hint}") from error
 
     @field_validator("regions", "kinds")
     @classmethod
@@ -139,9 +142,11 @@ class TrainConfig(Record):
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with whatever changes the trained adapter."""
-        # How often a checkpoint is written, and who is told, does not change what is trained.
-        written = self.model_dump_json(exclude={"save_every", "report_to"})
+        """Sixteen hexadecimal digits that change with whatever changes the trained adapter by more than rounding."""
+        # How often a checkpoint is written, who is told, and how a step is cut does not change what is trained: a run
+        # that needed too much memory goes on with what needs less.
+        how = {"save_every", "report_to", "micro_batch_size", "gradient_checkpointing"}
+        written = self.model_dump_json(exclude=how)
         return hashlib.sha256(written.encode()).hexdigest()[:16]
 
     def steps_per_epoch(self, num_examples: int) -> int:
@@ -150,4 +155,5 @@ class TrainConfig(Record):
 
     def num_steps(self, num_examples: int) -> int:
         """Return the optimizer steps of the whole training."""
-        return math.ceil(self.epochs * self.steps_per_epoch(num_examples))
+        # 1.1 epochs of 10 steps are 11 steps, though 1.1 * 10 is a little more than 11.
+        return math.ceil(round(self.epochs * self.steps_per_epoch(num_examples), 6)) or 1

@@ -46,7 +46,7 @@ class TrainingLog(Record):
     epochs: float
     """Passes over them."""
     seconds: NonNegativeFloat
-    """Time spent training, without loading the model; interrupted runs included."""
+    """Time spent reading photos and training, without loading the model; interrupted runs included."""
     foreseen_seconds: NonNegativeFloat | None = None
     """What `seconds` was told to become after a few steps; None in runs of a few steps."""
     resumed_from: NonNegativeInt = 0

@@ -17,6 +17,7 @@ from vlm_tune.statistics import wilson
 from vlm_tune.training.adapter import CARD_FILE, Adapter, AdapterCard, BaseIdentity
 from vlm_tune.training.attach import fresh
 from vlm_tune.training.config import TrainConfig
+from vlm_tune.training.examples import check_examples
 from vlm_tune.training.gate import balanced, choose, overfit
 from vlm_tune.training.log import TrainingLog, ValidationResult
 from vlm_tune.training.overfit import OverfitReport
@@ -29,7 +30,6 @@ from vlm_tune.training.running.distributed import require_same
 from vlm_tune.training.running.failures import storing
 from vlm_tune.training.running.loop import History, Job
 from vlm_tune.training.running.loop import train as run
-from vlm_tune.training.running.sampling import example_weights
 from vlm_tune.training.running.selection import Validation, best
 from vlm_tune.training.running.trackers import require_trackers
 from vlm_tune.versions import packages
@@ -78,8 +78,10 @@ class LoRATrainer:
 
         Raises:
             ModelError: The architecture is not known, or the card is not.
-            AdapterError: A region or kind is hit nowhere or incompletely; the message lists what exists.
+            AdapterError: A region or kind is hit nowhere or incompletely; the message lists what exists. Or the
+                base is quantised in a way that takes no adapter.
         """
+        self.base.check_takes_adapters()
         return make_plan(self.base, self.config, train.examples, train.task, device=device)
 
     def audit(self, train: Dataset) -> TokenAudit:
@@ -137,22 +139,28 @@ class LoRATrainer:
             run_dir: Folder for the adapter and checkpoints; `runs/<fingerprint of the inputs>` if None.
 
         Raises:
-            TrainingError: The loss is not finite, memory ran out, or the splits ask different questions; `keep`
-                or `patience` ask for validation examples and there are none; a class weight is for a label that no
-                example has; a tracker is not installed.
+            TrainingError: The loss is not finite, or memory ran out; the examples hold those of another split, have
+                one label only or do not answer the same question; `keep` or `patience` ask for validation examples
+                and there are none, or only the test split; a class weight is for a label that no example has; a
+                tracker is not installed.
             StoppedError: The process got a SIGTERM; a checkpoint is written, and the same call goes on.
             LabelAuditError: The trained tokens are not exactly the answers.
             AdapterError: A region or kind is not there, or an adapter gets no gradient.
             StorageError: The adapter or a checkpoint cannot be written.
         """
         self._check_parts()
-        self._check_data(train, validation)
+        check_examples(train, validation, self.config)
+        if validation is not None and self.base.answer != "generate":
+            # Answers that cannot be listed raise here, and not after an epoch.
+            _ = train.task.answers
+        require_trackers(self.config.report_to)
         inputs = self._inputs(train, validation)
         folder = Path(run_dir) if run_dir is not None else Path("runs") / inputs
         target, checkpoints = folder / "adapter", folder / "checkpoints"
         require_same(inputs)
         card = _processes.by_one(self._finished)(target, inputs)
         if card is None:
+            _processes.by_one(_make)(checkpoints / inputs)
             card = _processes.same(self._train(train, validation, inputs, folder))
             _processes.by_one(_tidy)(checkpoints, inputs)
         probe = balanced(train.examples, _PROBES, seed=self.config.seed)
@@ -207,28 +215,13 @@ class LoRATrainer:
             _console.notice(f"Architecture {family.name} is not in the registry; its layers were found by looking.")
         return resident
 
-    def _check_data(self, train: Dataset, validation: Dataset | None) -> None:
-        config = self.config
-        if validation is not None and validation.task != train.task:
-            raise TrainingError("training and validation examples have different tasks; give both the same one")
-        if validation is None and (config.keep == "best" or config.patience is not None):
-            asked = "keep='best'" if config.keep == "best" else f"patience={config.patience}"
-            raise TrainingError(
-                f"TrainConfig.{asked} goes by the accuracy on validation examples, and there are none: "
-                "fit(data.train, validation=data.validation)"
-            )
-        if validation is not None and self.base.answer == "score":
-            # Answers that cannot be listed raise here, and not after an epoch.
-            _ = train.task.answers
-        example_weights([example.label for example in train], config.class_weights)
-        require_trackers(config.report_to)
-
     def _validation(self, validation: Dataset | None) -> Validation | None:
         if validation is None:
             return None
         return Validation(validation.examples, mode=self.base.answer, batch_size=self.base.batch_size)
 
     def _check_parts(self) -> None:
+        self.base.check_takes_adapters()
         family_in(self.base.skeleton()).parts(self.config.regions, self.config.kinds)
 
     def _identity(self) -> BaseIdentity:
@@ -265,7 +258,7 @@ class LoRATrainer:
         except ValidationError as error:
             raise StorageError(f"{target} holds something else than an adapter; choose another run_dir") from error
         if card.inputs == inputs:
-            return card
+            return card if (target / "adapter_model.safetensors").exists() else None
         _console.notice(f"{target} was trained on other inputs; it is replaced when this training is finished.")
         return None
 
@@ -297,6 +290,12 @@ def _log(
         total_parameters=total - trained,
         audit=audit,
     )
+
+
+def _make(folder: Path) -> None:
+    # Before the model is read, and not after: the folder may not be writable.
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _tidy(checkpoints: Path, inputs: str) -> None:

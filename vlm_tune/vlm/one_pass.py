@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 from vlm_tune._console import notice
 from vlm_tune.images import decode
 from vlm_tune.vlm.beside import Beside
-from vlm_tune.vlm.pixels import image_tensors, prepare, to_model, to_tensor
-from vlm_tune.vlm.positions import token_positions
+from vlm_tune.vlm.pixels import image_tensors, to_model, to_tensor
+from vlm_tune.vlm.placing import Placed, Placing
 from vlm_tune.vlm.tree import AnswerTree
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vlm_tune.vlm.continuing import Continuing
     from vlm_tune.vlm.fused import Fused
-    from vlm_tune.vlm.fused.packing import Packed
+    from vlm_tune.vlm.fused.packing import Packed, Runs
 
 __all__ = ["OnePass", "one_pass"]
 
@@ -58,21 +58,6 @@ def one_pass(
     if forward is None:
         return None
     return OnePass(bare, processor, prompt, AnswerTree.of(answers), forward, stock=stock, agrees=known, key=adapted)
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A prompt with its photo's tokens in it; the same for all photos of one size.
-
-    Attributes:
-        tokens: Token ids of shape (S,).
-        positions: Of shape (S,) or (3, S).
-        image_places: Where the image tokens are.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    image_places: Tensor
 
 
 @dataclass(frozen=True)
@@ -126,7 +111,7 @@ class OnePass:
         self._branches = Branches(tree.parents, model.device)
         self._tree = tree
         self._beside = Beside(model.device)
-        self._prompts: dict[tuple[int, ...], _Prompt] = {}
+        self._placing = Placing(model, processor, prompt)
 
     def read(self, data: bytes) -> Tensor:
         """Return a photo as `prepare` takes it, as bytes of shape (3, height, width)."""
@@ -142,16 +127,17 @@ class OnePass:
         from vlm_tune.vlm.fused.packing import make_runs
 
         with self._beside.work():
-            self._learn(photos)
-            prompts = [self._prompts[tuple(photo.shape)] for photo in photos]
+            sizes = [(photo.shape[1], photo.shape[2]) for photo in photos]
+            self._placing.learn(sizes)
+            rows = [self._placing[size].followed_by(self._tree.tokens, self._tree.depths[1:]) for size in sizes]
             # Nothing may stand between a prompt and its tree, so only equal lengths share a run.
-            order, runs = make_runs([len(one.tokens) + len(self._tree.tokens) for one in prompts], filled=0.0)
+            order, runs = make_runs([len(one.tokens) for one in rows], filled=0.0)
             made = image_tensors(self._processor, [photos[place] for place in order], device=self._model.device)
             pixels = {
                 name: value.to(self._model.dtype) if value.is_floating_point() else value
                 for name, value in made.items()
             }
-            packed = self._pack([prompts[place] for place in order], runs)
+            packed = self._pack([rows[place] for place in order], runs)
         self._beside.hand_over(
             [*pixels.values(), packed.tokens, packed.positions, packed.image_slots, packed.answer_slots]
         )
@@ -178,40 +164,18 @@ class OnePass:
         scores[torch.tensor(prepared.order, device=found.device)] = found
         return scores
 
-    def _learn(self, photos: Sequence[Tensor]) -> None:
-        """Find out where the photo's tokens stand in the prompt, for sizes not seen before."""
-        fresh = {tuple(photo.shape): photo for photo in photos if tuple(photo.shape) not in self._prompts}
-        if not fresh:
-            return
-        inputs = prepare(self._processor, list(fresh.values()), [self._prompt] * len(fresh), device=self._model.device)
-        text = {name: value.cpu() for name, value in inputs.items() if not value.is_floating_point()}
-        positions = token_positions(self._model, text)
-        for row, size in enumerate(fresh):
-            there = text["attention_mask"][row].bool()
-            tokens = text["input_ids"][row][there]
-            self._prompts[size] = _Prompt(
-                tokens=tokens,
-                positions=positions[..., row, :][..., there],
-                image_places=(tokens == self._model.config.image_token_id).nonzero()[:, 0],
-            )
-
-    def _pack(self, prompts: Sequence[_Prompt], runs: tuple[tuple[int, int], ...]) -> Packed:
+    def _pack(self, rows: Sequence[Placed], runs: Runs) -> Packed:
         import torch
 
         from vlm_tune.vlm.fused.packing import Packed, starts
 
-        depths, tree = torch.tensor(self._tree.depths[1:]), torch.tensor(self._tree.tokens, dtype=torch.long)
-        tokens = torch.cat([part for one in prompts for part in (one.tokens, tree)])
-        positions = torch.cat(
-            [part for one in prompts for part in (one.positions, one.positions[..., -1:] + depths)], dim=-1
-        )
-        places = [start + one.image_places for start, one in zip(starts(runs), prompts, strict=True)]
+        places = [start + one.image_places for start, one in zip(starts(runs), rows, strict=True)]
         device, size = self._model.device, 1 + len(self._tree.tokens)
         return Packed(
-            tokens=tokens.to(device),
-            positions=positions.to(device),
+            tokens=torch.cat([one.tokens for one in rows]).to(device),
+            positions=torch.cat([one.positions for one in rows], dim=-1).to(device),
             image_slots=torch.cat(places).to(device),
-            answer_slots=torch.arange(size * len(prompts), device=device),
+            answer_slots=torch.arange(size * len(rows), device=device),
             runs=runs,
             tail=size,
             branches=self._branches,

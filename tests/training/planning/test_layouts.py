@@ -45,6 +45,11 @@ def test_no_more_layers_are_recomputed_than_memory_asks_for() -> None:
         assert 1.04 * peak(sizes, Layout(1, share - 1 / 36)).beside_weights > free * 1e9
 
 
+def test_no_pass_has_more_examples_than_there_are() -> None:
+    config = TrainConfig(batch_size=64)
+    assert choose_layout(damage(config, examples=10), config, flops=H200, free_bytes=120e9) == Layout(10)
+
+
 def test_gpus_share_the_batch() -> None:
     config = TrainConfig(batch_size=8)
     assert choose_layout(damage(config), config, flops=H200, free_bytes=120e9, world_size=4) == Layout(2)

@@ -29,7 +29,8 @@ def save(run: Path, step: int) -> Path:
 def test_the_newest_by_number_comes_back_with_its_history(tmp_path: Path) -> None:
     for step in (9, 100, 20):
         save(tmp_path, step)
-    (tmp_path / "checkpoint-of-mine").mkdir()
+    for mine in ("checkpoint-of-mine", "checkpoint-100 (copy)"):
+        (tmp_path / mine).mkdir()
     assert checkpoints.newest(tmp_path) == (tmp_path / "checkpoint-100", {"losses": [0.5] * 100})
 
 

@@ -147,6 +147,20 @@ def test_with_too_little_memory_it_goes_on_in_smaller_parts(
     assert all(torch.allclose(mine[name], whole[name], atol=1e-5, rtol=0) for name in whole)
 
 
+def test_with_settings_that_need_less_it_goes_on_from_its_checkpoint(
+    tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, unbroken: Adapter
+) -> None:
+    def fail(*args: Any) -> None:
+        raise TrainingError("out of memory")
+
+    with at_call(STEPS, 6, fail), pytest.raises(TrainingError):
+        LoRATrainer(VLM(tiny_qwen3_vl), SHORT).fit(colours, run_dir=tmp_path)
+    smaller = SHORT.model_copy(update={"micro_batch_size": 1, "gradient_checkpointing": True})
+    adapter = LoRATrainer(VLM(tiny_qwen3_vl), smaller).fit(colours, run_dir=tmp_path)
+    assert adapter.training.resumed_from == 4
+    assert adapter.training.losses == pytest.approx(unbroken.training.losses, abs=1e-5)
+
+
 def test_if_one_example_is_too_much_it_says_what_needs_less(
     tiny_qwen3_vl: Path, colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

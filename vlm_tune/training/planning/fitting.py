@@ -37,7 +37,7 @@ def fit_to_memory(job: Job, *, fused: bool) -> tuple[Layout, float]:
         job.skeleton,
         resident.family,
         config,
-        lengths=lengths_of(job.batches, resident.model.config.image_token_id),
+        lengths=lengths_of(job.batches, resident.model.config),
         trained=job.wrapped.get_nb_trainable_parameters()[0],
         bytes_per_value=resident.dtype.itemsize,
         quantized=resident.quantization is not None,

@@ -86,7 +86,7 @@ def fitting_advice(sizes: Sizes, config: TrainConfig, *, room: float, world_size
 
 def _layouts(sizes: Sizes, config: TrainConfig, world_size: int) -> list[Layout]:
     """Return what the configuration leaves open, largest micro batch first and least recomputed first."""
-    each = math.ceil(config.batch_size / world_size)
+    each = math.ceil(min(config.batch_size, sizes.lengths.examples) / world_size)
     micro = [number for number in range(each, 0, -1) if each % number == 0]
     if config.micro_batch_size is not None:
         micro = [min(config.micro_batch_size, each)]

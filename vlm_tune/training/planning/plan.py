@@ -191,17 +191,11 @@ def _sizes(
         skeleton,
         family_in(skeleton),
         config,
-        lengths=lengths_of(batches, _image_token(skeleton)),
+        lengths=lengths_of(batches, skeleton.config),
         trained=trained,
         bytes_per_value=4 if single else 2,
         quantized=base.quantization is not None,
     )
-
-
-def _image_token(skeleton: PreTrainedModel) -> int:
-    # Older configurations have another name for it.
-    names = ("image_token_id", "image_token_index")
-    return next((value for name in names if (value := getattr(skeleton.config, name, None)) is not None), -1)
 
 
 def _batches(base: VLM, train: Sequence[Example], task: Task) -> Batches:

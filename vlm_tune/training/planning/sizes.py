@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.planning.blocks import Block, blocks_of, features_of, kinds_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from vlm_tune.training.running.batches import Batches, EncodedExample
 
@@ -173,12 +174,12 @@ def sizes_of(
     )
 
 
-def lengths_of(batches: Batches, image_token_id: int, *, sample: int = 8) -> Lengths:
+def lengths_of(batches: Batches, config: PreTrainedConfig, *, sample: int = 8) -> Lengths:
     """Return the mean lengths of a few examples; the others are taken to be like them.
 
     Args:
         batches: The examples.
-        image_token_id: The token that stands for a part of a photo.
+        config: The model's configuration.
         sample: How many are looked at, evenly drawn.
 
     Raises:
@@ -190,15 +191,17 @@ def lengths_of(batches: Batches, image_token_id: int, *, sample: int = 8) -> Len
     def mean(values: Sequence[float]) -> float:
         return float(sum(values) / len(values))
 
-    real, padded = zip(*(_patches(one) for one in encoded), strict=True)
-    seen = [int((one.tokens["input_ids"] == image_token_id).sum()) for one in encoded]
+    side = _patch_side(config)
+    real, padded = zip(*(_patches(one, side) for one in encoded), strict=True)
+    image_token = _image_token(config)
+    seen = [int((one.tokens["input_ids"] == image_token).sum()) for one in encoded]
     return Lengths(
         tokens=mean([len(one.tokens["input_ids"]) for one in encoded]),
         image_tokens=mean(seen),
         answer_tokens=mean([one.num_trained for one in encoded]),
         patches=mean(real),
         padded_patches=mean(padded),
-        patch_values=int(encoded[0].pixels["pixel_values"].shape[-1]),
+        patch_values=_patch_values(encoded[0], side),
         pixels=mean([_pixels(batches, place) for place in places]),
         examples=len(batches),
     )
@@ -209,9 +212,31 @@ def _pixels(batches: Batches, place: int) -> int:
     return image.width * image.height
 
 
-def _patches(example: EncodedExample) -> tuple[int, int]:
+def _image_token(config: PreTrainedConfig) -> int:
+    # Older configurations have another name for it.
+    names = ("image_token_id", "image_token_index")
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), -1)
+
+
+def _patch_side(config: PreTrainedConfig) -> int:
+    """Return the side of a patch in pixels, which processors that leave the cutting to the tower do not show."""
+    side = getattr(getattr(config, "vision_config", None), "patch_size", None) or 1
+    return int(side[0] if isinstance(side, list | tuple) else side)
+
+
+def _patch_values(example: EncodedExample, side: int) -> int:
+    values = example.pixels["pixel_values"]
+    return int(values.shape[-1] if values.ndim <= 3 else values.shape[-3] * side**2)
+
+
+def _patches(example: EncodedExample, side: int) -> tuple[int, int]:
     """Return an example's patches without and with padding."""
     values = example.pixels["pixel_values"]
+    if values.ndim > 3:
+        # Whole images or tiles, of shape (..., channels, height, width), which are never padded within one photo.
+        *images, _, height, width = values.shape
+        number = math.prod(images) * (height // side) * (width // side)
+        return number, number
     padded = int(values.shape[0] if values.ndim == 2 else values.shape[0] * values.shape[1])
     mask = example.pixels.get("pixel_attention_mask")
     return padded if mask is None else int(mask.sum()), padded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _found(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, whole or not, the newest first."""
-    return sorted(folder.glob("checkpoint-[0-9]*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _history(path: Path) -> dict[str, Any] | None:

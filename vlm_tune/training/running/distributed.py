@@ -83,7 +83,8 @@ def hand_round(store: Store, sizes: dict[int, tuple[int, int]]) -> None:
     if "nowhere" in _processes.gathered(store.place):
         store.drop()
         return
-    mine = {index: {name: _described(one, store) for name, one in store.get(index).items()} for index in sizes}
+    kept = [index for index in sizes if index in store]
+    mine = {index: {name: _described(one, store) for name, one in store.get(index).items()} for index in kept}
     for source, (described, its_sizes) in enumerate(_processes.gathered((mine, dict(sizes)))):
         sizes.update(its_sizes)
         left = iter(described.items())

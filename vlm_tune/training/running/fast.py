@@ -20,7 +20,8 @@ from vlm_tune.training.running.stock import Stock
 from vlm_tune.training.running.store import Store
 from vlm_tune.vlm.beside import Beside
 from vlm_tune.vlm.pixels import image_tensors, to_tensor
-from vlm_tune.vlm.positions import token_positions
+from vlm_tune.vlm.placing import Placed, Placing
+from vlm_tune.vlm.prompts import prompt_text
 
 if TYPE_CHECKING:
     import torch
@@ -40,19 +41,13 @@ _WAITING = 64
 
 
 @dataclass(frozen=True)
-class _Sequence:
+class _Sequence(Placed):
     """Prompt and answer of one example; the same for all photos of one size with one label.
 
     Attributes:
-        tokens: Token ids, of shape (S,).
-        positions: Of shape (S,) or (3, S).
-        image_places: Where the image tokens are.
         num_trained: How many tokens at the end are trained.
     """
 
-    tokens: Tensor
-    positions: Tensor
-    image_places: Tensor
     num_trained: int
 
 
@@ -78,6 +73,7 @@ class Fast:
         self._store = Store(resident.device, len(batches), room=room)
         self._beside = Beside(resident.device)
         self._sizes: dict[int, tuple[int, int]] = {}
+        self._placing = Placing(resident.model, resident.processor, prompt_text(resident.processor, batches.task))
         self._sequences: dict[tuple[tuple[int, int], str], _Sequence] = {}
 
     def read(self, indices: Sequence[int]) -> None:
@@ -92,7 +88,7 @@ class Fast:
         with _console.progress("Reading photos", total=len(mine)) as bar:
             for done in self._read(mine):
                 bar.advance(done)
-                if self._store.place == "nowhere":
+                if self._store.full:
                     break
         hand_round(self._store, self._sizes)
 
@@ -212,17 +208,9 @@ class Fast:
     def _sequence(self, index: int) -> _Sequence:
         key = self._sizes[index], self._batches.examples[index].label
         if key not in self._sequences:
-            encoded = self._batches[index]
-            ids = encoded.tokens["input_ids"]
-            self._sequences[key] = _Sequence(
-                tokens=ids,
-                positions=token_positions(
-                    self._resident.model,
-                    {**{name: value[None] for name, value in encoded.tokens.items()}, **encoded.pixels},
-                )[..., 0, :],
-                image_places=(ids == self._resident.model.config.image_token_id).nonzero()[:, 0],
-                num_trained=encoded.num_trained,
-            )
+            (width, height), answer = self._sizes[index], self._batches.answer(key[1])
+            whole = self._placing[height, width].followed_by(answer, range(1, len(answer) + 1))
+            self._sequences[key] = _Sequence(**vars(whole), num_trained=len(answer))
         return self._sequences[key]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_tune import _console, _processes
 from vlm_tune.errors import StoppedError, TrainingError
-from vlm_tune.training.attach import undisturbed
+from vlm_tune.training.attach import speaking, undisturbed
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.planning.fitting import fit_to_memory
 from vlm_tune.training.running import checkpoints
@@ -107,16 +108,9 @@ def train(job: Job) -> History:
 
 
 def _run(job: Job, folder: Path, history: History, resume: Path | None) -> History:
-    config, examples = job.config, job.batches.examples
-    labels = [example.label for example in examples]
-    steps = Steps(
-        lambda epoch: epoch_order(labels, sampling=config.sampling, seed=config.seed, epoch=epoch),
-        example_weights(labels, config.class_weights),
-        batch_size=config.batch_size,
-        rank=_processes.rank(),
-        world_size=_processes.world_size(),
-        even=job.resident.sharded,
-    )
+    config, started = job.config, time.perf_counter()
+    labels = [example.label for example in job.batches.examples]
+    steps = _steps(job, labels)
     forward, micro_batch_size = _forward(job)
     loss = Loss(
         forward,
@@ -126,7 +120,7 @@ def _run(job: Job, folder: Path, history: History, resume: Path | None) -> Histo
         in_step=job.resident.sharded,
     )
     selection = _selection(job, folder, history, resume)
-    watch = Watch(job, steps, history, selection=selection)
+    watch = Watch(job, steps, history, started=started, selection=selection)
     trainer = make_trainer(
         without_copies(job.wrapped),
         _arguments(job, folder, forward),
@@ -151,6 +145,18 @@ def _run(job: Job, folder: Path, history: History, resume: Path | None) -> Histo
     history.seconds = watch.seconds
     trainer.accelerator.free_memory()
     return history
+
+
+def _steps(job: Job, labels: Sequence[str]) -> Steps:
+    config = job.config
+    return Steps(
+        lambda epoch: epoch_order(labels, sampling=config.sampling, seed=config.seed, epoch=epoch),
+        example_weights(labels, config.class_weights),
+        batch_size=config.batch_size,
+        rank=_processes.rank(),
+        world_size=_processes.world_size(),
+        even=job.resident.sharded,
+    )
 
 
 def _train(trainer: SFTTrainer, job: Job, watch: Watch, resume: Path | None) -> None:
@@ -200,7 +206,7 @@ def _forward(job: Job) -> tuple[Forward, int]:
         recompute.share = layout.checkpointed
         fast = Fast(job.resident, job.batches, way, sees_once=set(config.regions) == {"language"}, room=room)
         fast.read(range(len(job.batches)))
-        with _installed(fast, job.resident.model):
+        with _installed(fast, job.resident.model), speaking(job.wrapped):
             difference = fast.difference(stock, job.wrapped, [Row(0, 1.0)])
         if difference <= AGREE[str(job.resident.dtype).removeprefix("torch.")]:
             return fast, layout.micro_batch_size
@@ -208,6 +214,8 @@ def _forward(job: Job) -> tuple[Forward, int]:
             f"The fast forward pass differs from the stock one by {100 * difference:.2g} % on this model; using the "
             "stock one (slower). Please report it with the output of vlm_tune.show_versions()."
         )
+        # Its photos lie in memory that the stock path may want.
+        del fast
     layout, _ = fit_to_memory(job, fused=False)
     stock.recomputes = layout.checkpointed > 0
     return stock, layout.micro_batch_size

@@ -20,7 +20,7 @@ def epoch_order(
     Args:
         labels: Label of each example.
         sampling: `shuffled` takes every example once. `balanced` takes as many, and every label equally often (give
-            or take one): the photos of a rare label come again, none twice more often than another, and those of a
+            or take one): the photos of a rare label come again, none more than once more than another, and those of a
             big label take turns over the epochs.
         seed: Seed of the training.
         epoch: Number of the pass, from 0.

@@ -29,10 +29,16 @@ class Store:
     def __init__(self, device: torch.device, num_examples: int, *, room: float = 0.0) -> None:
         self.device, self._num_examples, self._room = device, num_examples, room
         self._kept: dict[int, Mapping[str, Tensor]] = {}
+        self._num_bytes = 0
         self.place: Literal["device", "host", "nowhere"] | None = None
 
     def __contains__(self, index: int) -> bool:
         return index in self._kept
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for more: none at all, or what came was larger than the first example."""
+        return self.place == "nowhere" or self._num_bytes > self._limit
 
     def drop(self) -> None:
         """Keep nothing, and nothing that comes."""
@@ -40,9 +46,13 @@ class Store:
         self.place = "nowhere"
 
     def put(self, index: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep an example's tensors if all examples' fit, judged by the first."""
+        """Keep an example's tensors where all examples' fit, judged by the first; of larger ones as many as do."""
+        num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         if self.place is None:
-            self.place = self._choose(sum(tensor.nbytes for tensor in tensors.values()))
+            self.place = self._choose(num_bytes)
+        self._num_bytes += num_bytes
+        if self.full:
+            return
         if self.place == "device":
             # Views would keep the whole batch alive that they were cut from.
             self._kept[index] = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -61,6 +71,10 @@ class Store:
         if self.device.type == "cuda" and total <= self._room:
             return "device"
         return "host" if total <= _MAIN_SHARE * memory_bytes() else "nowhere"
+
+    @property
+    def _limit(self) -> float:
+        return self._room if self.place == "device" else _MAIN_SHARE * memory_bytes()
 
 
 def _pinned(tensor: Tensor, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_tune import _console, _processes
 from vlm_tune.errors import TrainingError
-from vlm_tune.training.planning.estimate import this_device
+from vlm_tune.training.planning.estimate import Device, this_device
 from vlm_tune.training.proving.checks import GradientLiveness
 from vlm_tune.training.running import checkpoints
 from vlm_tune.training.running.foresight import Foresight
@@ -41,7 +41,7 @@ class History:
         losses: Training loss of every step, in nats per trained token.
         learning_rates: Learning rate of every step.
         validation: What the validation examples said, after every epoch.
-        seconds: Time spent training, interrupted runs before included.
+        seconds: Time spent reading photos and training, interrupted runs before included.
         resumed_from: Step this run went on from; 0 for an unbroken run.
         foreseen_seconds: What `seconds` would become, told after a few steps; None in runs of a few steps.
     """
@@ -71,6 +71,7 @@ class Watch:
         job: The training run.
         steps: What each step takes.
         history: What happened before, in interrupted runs.
+        started: When the run began, by `time.perf_counter`; photos have been read since.
         selection: Asks the validation examples; None without such.
     """
 
@@ -80,6 +81,7 @@ class Watch:
         steps: Steps,
         history: History,
         *,
+        started: float,
         selection: Selection | None,
     ) -> None:
         self.job, self.steps, self.history = job, steps, history
@@ -87,7 +89,7 @@ class Watch:
         self.ending = Ending()
         self.stopping = False
         self.saved = history.resumed_from
-        self.started = self._saved_at = time.perf_counter()
+        self._started, self._saved_at = started, time.perf_counter()
         self._before = history.seconds
         self.log: Callable[[dict[str, float]], None] | None = None
         self._selection = selection
@@ -102,7 +104,9 @@ class Watch:
     def after_step(self, number: int, step: Step, loss: torch.Tensor, learning_rate: float) -> bool:
         """Take note of a step; returns whether training is to stop."""
         self._tape.put(number, step, loss, learning_rate, ending=self.ending.asked)
-        self.catch_up(wait=self.job.enough is not None)
+        # Several processes must learn of the end at the same step; one that is alone need not wait for its losses.
+        ends = self.ending.asked and _processes.world_size() == 1
+        self.catch_up(wait=ends or self.job.enough is not None)
         return self.stopping or (self.job.enough is not None and self.job.enough(self.history.losses))
 
     def catch_up(self, *, wait: bool = True) -> None:
@@ -180,10 +184,7 @@ class Watch:
             return
         self.history.foreseen_seconds = foreseen
         if foreseen >= WORTH_SAVING_S:
-            device = this_device(self.job.resident.device.type)
-            cost = device.cost(foreseen)
-            paid = f" and {cost} ({cost.basis})" if cost else ""
-            _console.notice(f"By three measured steps, training takes {foreseen / 60:.1f} min{paid}.")
+            _console.notice(_foretold(foreseen, this_device(self.job.resident.device.type)))
 
     @property
     def exhausted(self) -> bool:
@@ -192,8 +193,8 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Time spent training, interrupted runs before included."""
-        return self._before + time.perf_counter() - self.started
+        """Time spent reading photos and training, interrupted runs before included."""
+        return self._before + time.perf_counter() - self._started
 
     def _note(self, reading: Reading) -> None:
         if not abs(reading.loss) < float("inf"):
@@ -250,6 +251,13 @@ def callback(watch: Watch, loss: Loss) -> TrainerCallback:
             control.should_save &= not watch.stopping and watch.worth_saving(over=state.global_step >= state.max_steps)
 
     return Bridge()
+
+
+def _foretold(seconds: float, device: Device) -> str:
+    # Every process holds a GPU, and each of them is paid for.
+    cost = device.cost(seconds * _processes.world_size())
+    paid = f" and {cost} ({cost.basis})" if cost else ""
+    return f"By three measured steps, training takes {seconds / 60:.1f} min{paid}."
 
 
 def _some(names: Sequence[str]) -> str:
