@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
 def progress(title: str, *, total: int | None) -> Iterator[Bar]:
     """Show a bar with rate and time left on stderr while the block runs.
 
-    Example:
+    Examples:
         >>> with progress("Reading photos", total=3) as bar:
         ...     for _ in range(3):
         ...         bar.advance()

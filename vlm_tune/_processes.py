@@ -3,8 +3,8 @@
 A launcher (`torchrun`, `accelerate launch`) runs the same script once a GPU. All processes train, and all answer;
 everything else that takes long or writes files is done by the first of them, and the others get its result. How many
 there are, and which one this is, the launcher says in RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, and where they
-meet in MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT: the only environment variables besides API keys that are
-read. Without all of the first four, the process is alone.
+meet in MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RESTART_COUNT: the only environment variables besides API keys that
+are read. Without all of the first four, the process is alone.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def local_world_size() -> int:
 def is_main() -> bool:
     """Return whether this is the process that prints and writes.
 
-    Example:
+    Examples:
         >>> is_main(), world_size()
         (True, 1)
     """
@@ -121,7 +121,7 @@ def gathered(value: _T) -> list[_T]:
 def same(value: _T) -> _T:
     """Return what the first process gives, in all of them: decisions that depend on a disk or a clock.
 
-    Example:
+    Examples:
         >>> same("only one process here")
         'only one process here'
     """
@@ -139,7 +139,7 @@ def same(value: _T) -> _T:
 def by_one(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Let the first process call a function for all of them; what it returns or raises, all return or raise.
 
-    Example:
+    Examples:
         >>> by_one(max)([3, 5, 4])
         5
     """
@@ -164,7 +164,7 @@ def together() -> Iterator[Callable[[], bool]]:
     Yields:
         What says whether another process has failed, so that going on is in vain; cheap enough to be asked at any time.
 
-    Example:
+    Examples:
         >>> with together() as in_vain:
         ...     print(in_vain())
         False

@@ -18,7 +18,7 @@ def ahead(
 ) -> Iterator[_Result]:
     """Map in order, with up to `depth` items worked on ahead of the one that is used.
 
-    Example:
+    Examples:
         >>> with ThreadPoolExecutor(2) as pool:
         ...     list(ahead(pool, abs, [-1, 2, -3], depth=2))
         [1, 2, 3]

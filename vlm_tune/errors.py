@@ -195,7 +195,7 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> tuple[str, ..
 
     Case and surrounding spaces are ignored, since they are the usual slip.
 
-    Example:
+    Examples:
         >>> nearest("Scrach ", ["crack", "dent", "scratch"])
         ('scratch', 'crack')
     """

@@ -29,7 +29,7 @@ class Record(BaseModel):
 class Example(Record):
     """One labelled photo; the pixels stay encoded until somebody needs them.
 
-    Example:
+    Examples:
         >>> Example(id="dent/7.jpg", image=b"...", label="dent").label
         'dent'
     """
@@ -124,7 +124,7 @@ class Prediction(Record):
 class Estimate(Record):
     """A number with its interval, its sample size and its method; prints all of them.
 
-    Example:
+    Examples:
         >>> print(Estimate(value=0.8878, low=0.8101, high=0.9362, n=98, method="Wilson 95%"))
         0.888 [0.810, 0.936] (n=98)
     """

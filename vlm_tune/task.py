@@ -26,7 +26,7 @@ _MAX_LISTED = 10
 class Task(Record):
     """A closed question about one image, asked of every predictor in the same words.
 
-    Args:
+    Attributes:
         prompt: The question.
         classes: The possible answers, at least two.
         aliases: Other spellings of a class that count as that class.
@@ -40,7 +40,7 @@ class Task(Record):
             `descriptions`; the prompt is empty; or a class of a multi-label task is called `none` or reads like
             a list.
 
-    Example:
+    Examples:
         >>> task = Task(prompt="What is it?", classes=("crack", "dent"))
         >>> print(task.render())
         What is it?
@@ -144,7 +144,7 @@ class Task(Record):
         Args:
             labels: Labels as `canonical` returns them.
 
-        Example:
+        Examples:
             >>> task = Task(prompt="?", classes=("a", "b"), multi_label=True)
             >>> task.candidates(["a, b"])
             ('none', 'a', 'b', 'a, b')

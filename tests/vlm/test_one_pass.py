@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForImageTextToText, Lfm2VlConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, Lfm2VlConfig, PreTrainedModel, ProcessorMixin
 
 from tests.vlm.asking import answered
 from vlm_tune.task import Task
@@ -96,12 +97,8 @@ def test_layers_are_stacked_once_for_all(model_and_processor: Loaded) -> None:
     assert [parameter.data_ptr() for parameter in model.parameters()] == where
 
 
-def test_convolutions_behind_the_last_attention_follow_the_tree(
-    tiny_lfm2_vl: object, model_and_processor: Loaded, photos: list[bytes]
-) -> None:
-    _, processor = model_and_processor
-    if type(processor).__name__ != "Lfm2VlProcessor":
-        pytest.skip("only LFM2 has convolutions")
+def test_convolutions_behind_the_last_attention_follow_the_tree(tiny_lfm2_vl: Path, photos: list[bytes]) -> None:
+    processor = AutoProcessor.from_pretrained(tiny_lfm2_vl)
     config = Lfm2VlConfig.from_pretrained(tiny_lfm2_vl)
     text = config.text_config
     text.layer_types = ["conv", "full_attention", "conv", "full_attention", "conv", "conv"]

@@ -13,7 +13,7 @@ __all__ = ["Cost", "cost_of", "dollars", "gpu_cost"]
 class Cost(Record):
     """Dollars with their interval, and where they come from.
 
-    Example:
+    Examples:
         >>> a_cent = Cost(usd=0.01, low=0.009, high=0.012, n=98, basis="a bill")
         >>> print(a_cent.times(1_000_000))
         $10,000 [9,000, 12,000]
@@ -55,7 +55,7 @@ class Cost(Record):
 def dollars(usd: float) -> str:
     """Return an amount with as many digits as matter.
 
-    Example:
+    Examples:
         >>> [dollars(value) for value in (0.0, 0.00060512, 0.4, 12.5, 10_000.4)]
         ['$0', '$0.000605', '$0.400', '$12.50', '$10,000']
     """
@@ -75,7 +75,7 @@ def cost_of(usage: Usage, price: Price, *, batch: bool = False) -> float:
     Thinking counts as output. Cached tokens have a price of their own where it is known; where it is not they are
     charged like fresh ones, so that the figure is an upper bound.
 
-    Example:
+    Examples:
         >>> from datetime import date
         >>> from vlm_tune.cost import price_of
         >>> price = price_of("gemini-3-flash-preview", on=date(2026, 11, 21))
@@ -104,7 +104,7 @@ def gpu_cost(seconds: float, usd_per_hour: float, source: str) -> Money:
     Raises:
         ValueError: A negative time or rent.
 
-    Example:
+    Examples:
         >>> print(gpu_cost(480, 3.0, "a provider, 2026-11-21"))
         $0.40
     """

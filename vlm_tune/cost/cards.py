@@ -49,7 +49,7 @@ def card_of(name: str) -> Card | None:
     Args:
         name: Short as in `GpuPrice`, or long as a driver gives it; case does not matter.
 
-    Example:
+    Examples:
         >>> card_of("NVIDIA H100 80GB HBM3").gpu, card_of("abacus")
         ('H100', None)
     """

@@ -140,7 +140,7 @@ def price_of(model: str, *, on: date, batch: bool = False, own: Prices = ()) -> 
         batch: Return the price in batch mode: the discount is taken off, and none is left to take.
         own: Prices of one's own, which go first.
 
-    Example:
+    Examples:
         >>> price_of("gemini-3-flash-preview", on=date(2026, 11, 21)).output_usd_per_million
         3.0
     """
@@ -161,7 +161,7 @@ def gpu_price_of(gpu: str, *, on: date, provider: str | None = None, own: Prices
         provider: Who rents it out.
         own: Prices of one's own.
 
-    Example:
+    Examples:
         >>> gpu_price_of("L4", on=date(2026, 11, 21)).provider
         'AWS'
     """
@@ -188,7 +188,7 @@ def price_warning(price: Price | GpuPrice | None, name: str, *, on: date) -> str
         name: The model or GPU.
         on: The day.
 
-    Example:
+    Examples:
         >>> price_warning(None, "gemini-99", on=date(2026, 11, 21))
         'No price is known for gemini-99 on 2026-11-21: its cost is left open.'
     """

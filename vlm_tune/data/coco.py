@@ -34,7 +34,7 @@ class MajorityVote(Record):
     its lead over the second in the same unit; and `ambiguous`, whether that lead is no more than `margin`. In a
     tie the class that the task lists first wins, and the example is ambiguous.
 
-    Example:
+    Examples:
         >>> MajorityVote(by="area", margin=0.2).ambiguous
         'keep'
     """

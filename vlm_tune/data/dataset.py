@@ -40,7 +40,7 @@ class Dataset(Readers):
             class, or a class to be evaluated has no training example.
         UnknownLabelError: A label is not one of the task's classes; the error lists the nearest.
 
-    Example:
+    Examples:
         >>> task = Task(prompt="Which one?", classes=("crack", "dent"))
         >>> photos = [Example(id=f"{i}", image=b"...", label=task.classes[i % 2]) for i in range(8)]
         >>> data = Dataset(photos, task=task).split(test=0.25, seed=0)

@@ -20,7 +20,7 @@ def finder(pattern: str) -> Callable[[str], str | None]:
     Raises:
         DataError: It is not.
 
-    Example:
+    Examples:
         >>> finder(r"part([0-9]+)")("dent/part12_left.jpg")
         '12'
     """

@@ -40,7 +40,7 @@ class Quarantined(Record):
 class Quarantine(Record):
     """The photos of a dataset that do not decode; made by `Dataset.quarantine`.
 
-    Example:
+    Examples:
         >>> from vlm_tune.data import Dataset
         >>> from vlm_tune.images import blank
         >>> from vlm_tune.task import Task

@@ -46,7 +46,7 @@ _SPELLINGS: Mapping[str, SplitName] = {
 def parse_split(text: str) -> SplitName | None:
     """Return the split that a folder name or table cell means, in any case, or None.
 
-    Example:
+    Examples:
         >>> parse_split("Valid")
         'validation'
     """

@@ -11,7 +11,7 @@ __all__ = ["strata", "strata_of"]
 def strata(task: Task) -> tuple[str, ...]:
     """Return everything that an example can count as, in the task's order.
 
-    Example:
+    Examples:
         >>> strata(Task(prompt="What is damaged?", classes=("crack", "dent"), multi_label=True))
         ('crack', 'dent', 'none')
     """

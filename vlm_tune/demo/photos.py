@@ -161,7 +161,7 @@ def photos(seed: int = 0) -> DemoPhotos:
     Returns:
         417 photos in 3 classes. Moving the 19 leaking test photos into training gives 319 and 98.
 
-    Example:
+    Examples:
         >>> demo = photos(seed=0)
         >>> len(demo), len(demo.twins)
         (417, 19)

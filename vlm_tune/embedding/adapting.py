@@ -81,7 +81,7 @@ def adapt(embedder: Embedder, train: Sequence[Example], *, num_views: int = 2, s
         EmbeddingError: There are fewer than 16 photos.
         ImageError: A photo cannot be read.
 
-    Example:
+    Examples:
         >>> from vlm_tune.embedding import PixelEmbedder
         >>> from vlm_tune.testing import tiny_dataset
         >>> train = tiny_dataset(7, split=False)

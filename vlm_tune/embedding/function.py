@@ -28,7 +28,7 @@ class FunctionEmbedder(Adaptable):
         name: What reports call it. Vectors are kept on disk under this name, so that another function, or
             other weights, need another name. A function without one is asked again in every run.
 
-    Example:
+    Examples:
         >>> from vlm_tune.images import blank
         >>> embedder = FunctionEmbedder(lambda images: [[3.0, 4.0] for _ in images], name="always the same")
         >>> embedder.embed([blank(8, 8)]).round(2).tolist()

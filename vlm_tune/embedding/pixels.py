@@ -35,7 +35,7 @@ class PixelEmbedder(Adaptable):
     are close as far as they share the very same details, wherever these lie. Mirroring changes nothing. It
     knows nothing of what photos mean.
 
-    Example:
+    Examples:
         >>> from vlm_tune.images import blank
         >>> PixelEmbedder().embed([blank(32, 32), blank(64, 32)]).shape
         (2, 1286)

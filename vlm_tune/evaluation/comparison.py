@@ -56,7 +56,7 @@ class Comparison:
         EvaluationError: The two are about other examples, other truths, other pixels or other classes, or
             have no answered example in common.
 
-    Example:
+    Examples:
         >>> truth = {f"{i}.jpg": "dent" for i in range(20)}
         >>> def answers(right): return {f"{i}.jpg": "dent" if i < right else "crack" for i in range(20)}
         >>> def evaluate(name, right): return Evaluation.from_answers(

@@ -33,7 +33,7 @@ _VOLUMES = (1, 1_000, 1_000_000)
 class BreakEven(Record):
     """The number of images from which on the tuned model is cheaper, with its band; None stands for never.
 
-    Example:
+    Examples:
         >>> print(BreakEven(images=2500, low=2100, high=None, basis="..."))
         2,500 images [2,100, never]
     """
@@ -74,7 +74,7 @@ class MonthlyCost(Record):
 class CostModel(Record):
     """What an image costs at an API and with a tuned model, per run, per thousand and per million.
 
-    Example:
+    Examples:
         >>> costs = CostModel(api=Cost.exact(0.01, basis="a cent an image"))
         >>> print(costs.per_month(1_000_000).api)
         $10,000

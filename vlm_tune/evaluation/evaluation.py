@@ -32,7 +32,7 @@ class Evaluation(Measured):
     count, and when too many are missing there is no accuracy, only bounds. Where several classes may apply, an
     answer is right when it names them all and no other, so that the accuracy is the exact match.
 
-    Example:
+    Examples:
         >>> truth = {"1.jpg": "dent", "2.jpg": "crack", "3.jpg": "dent"}
         >>> answers = {"1.jpg": "dent", "2.jpg": "dent", "3.jpg": "dent"}
         >>> classes = ["crack", "dent"]
@@ -70,7 +70,7 @@ class Evaluation(Measured):
             UnknownLabelError: A truth is not one of the classes.
             TaskError: There are fewer than two classes, or they do not differ.
 
-        Example:
+        Examples:
             >>> result = Evaluation.from_answers("a rival", truth={"1.jpg": ["crack", "dent"], "2.jpg": []},
             ...     answers={"1.jpg": "dent, crack", "2.jpg": "dent"}, classes=["crack", "dent"], multi_label=True)
             >>> result.accuracy.value, result.micro_f1.value

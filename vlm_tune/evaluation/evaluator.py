@@ -44,7 +44,7 @@ class Evaluator:
     Raises:
         EvaluationError: `min_coverage` is not a share.
 
-    Example:
+    Examples:
         >>> from vlm_tune.predictors import Baseline
         >>> from vlm_tune.testing import tiny_dataset
         >>> data = tiny_dataset(8)

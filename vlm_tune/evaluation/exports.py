@@ -186,7 +186,7 @@ def compare_exports(models: Sequence[VLM], dataset: Dataset) -> ExportReport:
         ModelError: A model cannot be loaded.
         MissingExtraError: One is quantised, and bitsandbytes is not installed.
 
-    Example:
+    Examples:
         >>> tuned = VLM("runs/damage/merged")  # doctest: +SKIP
         >>> int8 = tuned.export("runs/damage/int8", quantization="int8")  # doctest: +SKIP
         >>> compare_exports([tuned, int8], data.test).show()  # doctest: +SKIP

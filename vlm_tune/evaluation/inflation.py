@@ -127,7 +127,7 @@ def leakage_inflation(
     Raises:
         EvaluationError: None, or all, of the photos are leaked; or the two evaluations do not fit together.
 
-    Example:
+    Examples:
         >>> truth = {f"{at}": "dent" for at in range(40)}
         >>> wrong = {f"{at}": "crack" for at in range(20, 34)}
         >>> known = Evaluation.from_answers("tuned", truth=truth, answers=truth | wrong, classes=["crack", "dent"])

@@ -61,7 +61,7 @@ class ServingParity:
         EvaluationError: The two were not asked about the same images and classes, or have no answered example in
             common.
 
-    Example:
+    Examples:
         >>> truth = {f"{at}": "dent" for at in range(50)}
         >>> local = Evaluation.from_answers("local", truth=truth, answers=truth, classes=["crack", "dent"])
         >>> changed = truth | {"7": "crack"}
@@ -249,7 +249,7 @@ def serving_parity(
         EvaluationError: A side answered nothing.
         VlmTuneError: What a predictor raises when its set-up is broken.
 
-    Example:
+    Examples:
         >>> from vlm_tune.predictors import Baseline
         >>> from vlm_tune.testing import tiny_dataset
         >>> data = tiny_dataset(8)

@@ -20,7 +20,7 @@ __all__ = ["left_over", "part_path", "take_in"]
 def part_path(path: Path, rank: int) -> Path:
     """Return where one process keeps its part of a journal.
 
-    Example:
+    Examples:
         >>> part_path(Path("oracle-1a2b3c4d.jsonl"), 3).name
         'oracle-1a2b3c4d.part3.jsonl'
     """

@@ -17,7 +17,7 @@ __all__ = ["Family", "shapes"]
 class Family:
     """One architecture: its name, the `model_type`s of its configurations, its parts and its image tokens.
 
-    Example:
+    Examples:
         >>> from vlm_tune.families import FAMILIES
         >>> family = FAMILIES["qwen3_vl"]
         >>> names = ["model.visual.blocks.0.attn.qkv", "model.visual.blocks.0.attn.proj"]
@@ -60,7 +60,7 @@ class Family:
         Raises:
             ModelError: The family has no `grid`.
 
-        Example:
+        Examples:
             >>> from vlm_tune.families import FAMILIES
             >>> FAMILIES["qwen3_vl"].image_tokens(1024, 1024), FAMILIES["lfm2_vl"].image_tokens(1024, 1024)
             (1024, 1280)

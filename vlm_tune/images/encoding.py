@@ -107,7 +107,7 @@ def encode(source: Path | bytes, *, max_pixels: int) -> EncodedImage:
         ImageError: The image is missing, empty, truncated, corrupt, of an unknown format, or larger than 100
             megapixels (refused before any pixel is decoded).
 
-    Example:
+    Examples:
         >>> encode(blank(640, 480), max_pixels=76_800).width
         320
     """
@@ -131,7 +131,7 @@ def decode(data: bytes, *, name: str = "image bytes") -> Image.Image:
     Raises:
         ImageError: As for `encode`.
 
-    Example:
+    Examples:
         >>> decode(blank(4, 3)).size
         (4, 3)
     """
@@ -146,7 +146,7 @@ def probe(source: Path | bytes) -> ImageInfo:
     Raises:
         ImageError: The header cannot be read, or claims more than 100 megapixels.
 
-    Example:
+    Examples:
         >>> probe(blank(4, 3)).format
         'PNG'
     """
@@ -180,7 +180,7 @@ def thumbnail(source: Path | bytes, *, size: int = 160) -> bytes:
 def data_uri(data: bytes, mime: str) -> str:
     """Return encoded bytes as a `data:` URI, for a self-contained page.
 
-    Example:
+    Examples:
         >>> data_uri(b"hi", "image/png")
         'data:image/png;base64,aGk='
     """

@@ -75,7 +75,7 @@ def fit(image: Image.Image, max_pixels: int) -> Image.Image:
 def fitting_size(width: int, height: int, *, max_pixels: int) -> tuple[int, int]:
     """Return the width and height that `fit` gives an image of a size in pixels.
 
-    Example:
+    Examples:
         >>> fitting_size(4000, 3000, max_pixels=1_048_576)
         (1182, 886)
     """

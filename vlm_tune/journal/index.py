@@ -16,7 +16,7 @@ class KeyIndex:
     The keys are digests, so they are their own hash: a table with open addressing and linear probing, at most
     half full (D. E. Knuth, The Art of Computer Programming 3, 6.4).
 
-    Example:
+    Examples:
         >>> index = KeyIndex()
         >>> index["0" * 32] = 7
         >>> index.get("0" * 32), index.get("f" * 32), len(index)

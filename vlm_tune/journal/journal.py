@@ -70,7 +70,7 @@ class Journal:
     Raises:
         StorageError: Another process has it open, it is not a journal, or it cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> answer = Prediction(example_id="7.jpg", outcome="answered", label="dent")
         >>> with Journal(Path(tempfile.mkdtemp(), "answers.jsonl")) as journal:

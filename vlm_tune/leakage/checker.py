@@ -47,7 +47,7 @@ class LeakageChecker:
     Raises:
         ValueError: `shortlist` is less than 1, or `threshold` is no cosine.
 
-    Example:
+    Examples:
         >>> from vlm_tune import Dataset, Example, Task
         >>> from vlm_tune.images import blank
         >>> photos = [Example(id=f"{i}", image=blank(8 + i % 4, 8), label="ab"[i % 2]) for i in range(8)]

@@ -65,7 +65,7 @@ def find_copies(
         embedder: What makes the shortlist, or a function; `default_embedder()` unless given.
         cache_dir: Where embeddings are kept between runs.
 
-    Example:
+    Examples:
         >>> from vlm_tune.images import blank
         >>> sizes = ((8, 8), (9, 8), (8, 8))
         >>> photos = [Example(id=f"{i}", image=blank(*size), label="a") for i, size in enumerate(sizes)]

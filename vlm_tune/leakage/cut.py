@@ -36,7 +36,7 @@ def choose_cut(null: NDArray[np.floating[Any]]) -> Cut:
     Args:
         null: Similarity of training photos to their nearest other training photo that is no copy, shape (N,).
 
-    Example:
+    Examples:
         >>> cut = choose_cut(np.linspace(0.2, 0.4, 101, dtype=np.float32))
         >>> round(cut.value, 2)
         0.51

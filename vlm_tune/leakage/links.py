@@ -14,7 +14,7 @@ T = TypeVar("T", bound=Hashable)
 class Links(Generic[T]):
     """Things and the links between them; two hang together when links lead from one to the other.
 
-    Example:
+    Examples:
         >>> links = Links([("a", "b"), ("d", "c"), ("b", "e")])
         >>> links.groups()
         (('a', 'b', 'e'), ('c', 'd'))

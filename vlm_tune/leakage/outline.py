@@ -31,7 +31,7 @@ class Overlay(NamedTuple):
 def overlay(pair: LeakPair) -> Overlay | None:
     """Return how the photos of a pair lie on each other, or None where that is not known.
 
-    Example:
+    Examples:
         >>> seen = {"transform": [[1, 0, -50], [0, 1, 0]], "flipped": False, "sizes": [[100, 80], [100, 80]]}
         >>> sides = {"a_id": "a", "a_split": "test", "a_label": "x", "b_id": "b", "b_split": "train", "b_label": "x"}
         >>> overlay(LeakPair(**sides, tier="near_copy", similarity=0.9, evidence=seen)).first[:, 0].tolist()

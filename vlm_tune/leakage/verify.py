@@ -144,7 +144,7 @@ class _Alignment:
 def verify(first: Photo, second: Photo) -> Proof:
     """Say what the pixels of two photos prove.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> noise = np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)
         >>> photo, mirror = Photo.of(Image.fromarray(noise)), Photo.of(Image.fromarray(noise[:, ::-1]))

@@ -26,7 +26,7 @@ def cost_lines(
         meets: Number of images at which two of them cost the same.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> figure = cost_lines([("API", 0, 0.01, 0.009, 0.012), ("tuned", 1, 0.001, 0.001, 0.001)], meets=111)
     """
     import numpy as np

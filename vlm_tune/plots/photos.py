@@ -61,7 +61,7 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str = "Exam
         counts: Split to class to number of examples.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> figure = class_balance({"train": {"crack": 100, "dent": 100}, "test": {"crack": 33, "dent": 34}})
     """
     classes = list(dict.fromkeys(label for split in counts.values() for label in split))

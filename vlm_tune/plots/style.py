@@ -42,7 +42,7 @@ ALERT = "#d55e00"
 def palette(name: str) -> str:
     """Return the colour of one predictor: always the same for the same name.
 
-    Example:
+    Examples:
         >>> palette("base") == palette("base")
         True
     """
@@ -52,7 +52,7 @@ def palette(name: str) -> str:
 def colours(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each of several predictors: its own one, or the next that is free.
 
-    Example:
+    Examples:
         >>> len(set(colours(["majority", "base", "tuned"]).values()))
         3
     """

@@ -29,7 +29,7 @@ def accuracy_forest(
         chance: Accuracy of guessing, drawn as a dotted line.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> from vlm_tune.statistics import wilson
         >>> figure = accuracy_forest([("base", wilson(53, 98)), ("tuned", wilson(87, 98))], chance=1 / 3)
     """
@@ -105,7 +105,7 @@ def class_scores(rows: Sequence[tuple[str, ClassScores]], *, title: str = "F1 of
         rows: Name and scores of each class; classes that never occur and are never answered have no line.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> from vlm_tune.statistics import f1_scores
         >>> scores = f1_scores([[1, 1], [1, 0]], [[1, 0], [1, 0]])
         >>> figure = class_scores(list(zip(["crack", "dent"], scores.per_class)))
@@ -150,7 +150,7 @@ def paired_bar(
         candidate: Name of the candidate.
         reference: Name of the reference.
 
-    Example:
+    Examples:
         >>> figure = paired_bar(wins=10, losses=4, both_right=77, both_wrong=7)
     """
     n = wins + losses + both_right + both_wrong

@@ -42,7 +42,7 @@ def loss_curve(
         kept: The step whose state was kept, drawn as a dotted line.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> from vlm_tune.statistics import wilson
         >>> figure = loss_curve([1, 2], [0.9, 0.4], accuracy=[(2, wilson(7, 8))], kept=2)
     """
@@ -105,7 +105,7 @@ def modules_hit(rows: Sequence[tuple[str, int, int]], *, title: str = "Modules a
         rows: Name of the part, modules touched, modules there are.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> figure = modules_hit([("vision attention", 54, 54), ("language attention", 144, 144)])
     """
     hit, total = sum(row[1] for row in rows), sum(row[2] for row in rows)
@@ -132,7 +132,7 @@ def score_differences(
         base: The same between adapter and base; the effect of training, for scale.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> figure = score_differences(merged=[0.001, 0.002], base=[1.5, 0.7])
     """
     figure, axes = new_figure(7.0, 3.0, f"{title} (n = {len(merged)} probe images)")
@@ -155,7 +155,7 @@ def token_spans(spans: Sequence[tuple[str, str]], *, caption: str = "", title: s
         caption: Written above the text.
         title: Heading of the figure.
 
-    Example:
+    Examples:
         >>> figure = token_spans([("image", "<image x 713>"), ("masked", "What is it?"), ("trained", "dent")])
     """
     from matplotlib.patches import Rectangle

@@ -24,7 +24,7 @@ __all__ = ["Baseline"]
 class Baseline(ABC):
     """A predictor that is cheap to have; make one with `random`, `majority`, `clip`, `linear_probe` or `knn`.
 
-    Example:
+    Examples:
         >>> task = Task(prompt="What is it?", classes=("crack", "dent"))
         >>> photo = Example(id="7.jpg", image=b"...", label="dent")
         >>> [answer] = Baseline.random(seed=0).predict([photo], task)

@@ -55,7 +55,7 @@ class Gemini:
     Raises:
         PredictorError: There is no key.
 
-    Example:
+    Examples:
         >>> Gemini("gemini-3-flash-preview", api_key="a secret")
         Gemini('gemini-3-flash-preview')
     """
@@ -161,7 +161,7 @@ class Gemini:
             thinking_tokens: Thinking tokens of a call, where they were measured; otherwise they are guessed.
             latency_s: Seconds that a call takes.
 
-        Example:
+        Examples:
             >>> from vlm_tune.testing import tiny_dataset
             >>> data = tiny_dataset(8)
             >>> gemini = Gemini("gemini-3-flash-preview", api_key="a secret")

@@ -12,7 +12,7 @@ __all__ = ["BatchOptions"]
 class BatchOptions(Record):
     """How Gemini is asked in batch mode; none of it can change an answer.
 
-    Example:
+    Examples:
         >>> BatchOptions(deadline_s=6 * 3600).poll_s
         10.0
     """

@@ -47,7 +47,7 @@ class JobFolder:
     Args:
         path: The folder; created when the first record is written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = JobFolder(Path(tempfile.mkdtemp()))
         >>> record = folder.begin("a-task", ["k1", "k2"])

@@ -38,7 +38,7 @@ def image_tokens(model: str, options: GeminiOptions, size: tuple[int, int]) -> i
         options: How it is asked.
         size: Width and height of the photo as it is sent, in pixels.
 
-    Example:
+    Examples:
         >>> image_tokens("gemini-3-flash-preview", GeminiOptions(), (1024, 768))
         1120
         >>> image_tokens("gemini-2.5-flash", GeminiOptions(), (960, 540))

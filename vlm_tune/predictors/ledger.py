@@ -32,7 +32,7 @@ class Ledger:
     Raises:
         StorageError: The file cannot be read.
 
-    Example:
+    Examples:
         >>> ledger = Ledger()
         >>> first, second = ledger.send(0.25), ledger.send(0.25)
         >>> ledger.settle(first, paid_usd=0.01)

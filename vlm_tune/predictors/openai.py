@@ -82,7 +82,7 @@ class OpenAICompatible:
         PredictorError: The address is none, or there is no key for api.openai.com.
         MissingExtraError: The package `openai` is not installed.
 
-    Example:
+    Examples:
         >>> OpenAICompatible("http://localhost:8000/v1", "damage")
         OpenAICompatible('http://localhost:8000/v1', 'damage')
     """

@@ -21,7 +21,7 @@ class Predictor(Protocol):
     several processes ask it: `one`, the first, where nothing is said; `each` its part of the examples, where every
     process has a copy of what answers; `all` the same in step, where they answer only together.
 
-    Example:
+    Examples:
         >>> class AlwaysDent:
         ...     name, fingerprint = "always dent", "always-dent-1"
         ...     def predict(self, examples, task):

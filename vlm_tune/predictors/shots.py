@@ -34,7 +34,7 @@ def few_shot(train: Dataset, num_shots: int, *, seed: int = 0) -> tuple[Example,
     Raises:
         PredictorError: There are fewer than that, or none are wanted.
 
-    Example:
+    Examples:
         >>> from vlm_tune.testing import tiny_dataset
         >>> [shot.label for shot in few_shot(tiny_dataset(8).train, 6)]
         ['red', 'green', 'blue', 'red', 'green', 'blue']

@@ -71,7 +71,7 @@ def measure(data: bytes, *, name: str = "image bytes") -> Measures:
     Raises:
         ImageError: It does not decode.
 
-    Example:
+    Examples:
         >>> from vlm_tune.images import blank
         >>> found = measure(blank(640, 480))
         >>> round(found.brightness, 2), found.sharpness, found.detail

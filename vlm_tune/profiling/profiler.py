@@ -39,7 +39,7 @@ def profile(
         embedder: What makes the shortlist of likely copies, as for `LeakageChecker`.
         cache_dir: Where the embeddings are kept, for the next profile or leak check.
 
-    Example:
+    Examples:
         >>> from vlm_tune.images import blank
         >>> from vlm_tune.records import Example
         >>> task = Task(prompt="Which one?", classes=("crack", "dent"))

@@ -66,7 +66,7 @@ class Recipe(Record):
     Every stage leaves its result in `run_dir`; a stage whose inputs are unchanged is not done again, so a
     killed run goes on where it stopped.
 
-    Example:
+    Examples:
         >>> recipe = Recipe(
         ...     task=Task(prompt="Which damage?", classes=("crack", "dent", "scratch")),
         ...     data=DataSource(folder="photos"),

@@ -129,7 +129,7 @@ def _answer(system: System, row: Mapping[str, Any], classes: Sequence[str], *, m
 def last_part(name: str) -> str:
     """Return a model's name without the folders before it, which are nobody else's business.
 
-    Example:
+    Examples:
         >>> last_part("/home/me/models/tuned"), last_part("Qwen/Qwen3-VL-8B-Instruct")
         ('tuned', 'Qwen/Qwen3-VL-8B-Instruct')
     """

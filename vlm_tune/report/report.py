@@ -47,7 +47,7 @@ class Report:
         EvaluationError: There is no evaluation.
         TypeError: There is no section for one of `sections`.
 
-    Example:
+    Examples:
         >>> truth = {"1.jpg": "dent", "2.jpg": "crack"}
         >>> rival = Evaluation.from_answers("a rival", truth=truth, answers=truth, classes=["crack", "dent"])
         >>> Report([rival]).answer

@@ -11,7 +11,7 @@ __all__ = ["FORMATS", "about", "count", "duration", "money", "p_value", "percent
 def percent(value: float | None, digits: int = 0) -> str:
     """Return a fraction in percent.
 
-    Example:
+    Examples:
         >>> percent(0.8878, 1)
         '88.8 %'
     """
@@ -21,7 +21,7 @@ def percent(value: float | None, digits: int = 0) -> str:
 def duration(seconds: float | None) -> str:
     """Return a time in the units a person would say.
 
-    Example:
+    Examples:
         >>> [duration(value) for value in (None, 0.042, 7.3, 492, 7300)]
         ['–', '42 ms', '7.3 s', '8 min 12 s', '2 h 1 min']
     """
@@ -38,7 +38,7 @@ def duration(seconds: float | None) -> str:
 def money(usd: float | None) -> str:
     """Return dollars with as many digits as matter.
 
-    Example:
+    Examples:
         >>> [money(value) for value in (None, 0.0, 0.0042, 1.5)]
         ['–', '$0', '$0.0042', '$1.50']
     """
@@ -52,7 +52,7 @@ def money(usd: float | None) -> str:
 def count(number: int) -> str:
     """Return a whole number with thin spaces between thousands.
 
-    Example:
+    Examples:
         >>> count(1234567) == "1\u202f234\u202f567"
         True
     """
@@ -62,7 +62,7 @@ def count(number: int) -> str:
 def about(number: int) -> str:
     """Return an estimated count with the two digits that it is good for.
 
-    Example:
+    Examples:
         >>> about(318), about(7)
         ('320', '7')
     """
@@ -72,7 +72,7 @@ def about(number: int) -> str:
 def typeset(text: str) -> str:
     """Return text in which a number keeps its unit, and an interval its ends, on one line.
 
-    Example:
+    Examples:
         >>> typeset("82.7 % [74.0, 88.9]").count("\N{NO-BREAK SPACE}")
         2
     """
@@ -83,7 +83,7 @@ def typeset(text: str) -> str:
 def size(num_bytes: float) -> str:
     """Return a size in decimal units.
 
-    Example:
+    Examples:
         >>> size(17_534_000_000)
         '17.5 GB'
     """
@@ -96,7 +96,7 @@ def size(num_bytes: float) -> str:
 def p_value(value: float) -> str:
     """Return a p-value as it is printed.
 
-    Example:
+    Examples:
         >>> p_value(0.17956), p_value(0.00002)
         ('p = 0.180', 'p < 0.001')
     """

@@ -59,7 +59,7 @@ def serving_check(
         AdapterError: The adapter does not belong to its base, or its weights cannot be read.
         StorageError: The folder's adapter was not trained by this library.
 
-    Example:
+    Examples:
         >>> from vlm_tune import demo
         >>> check = serving_check(demo.model_path(), task=demo.task(), name="damage")
         >>> check.ok, check.command("vllm").url

@@ -116,7 +116,7 @@ class ServerCommand(Record):
 class ServingCheck(Record):
     """What must be known before a trained model is served.
 
-    Example:
+    Examples:
         >>> command = ServerCommand(
         ...     engine="vllm", argv=("vllm", "serve", "merged"), url="http://127.0.0.1:8000/v1", model="merged"
         ... )

@@ -73,7 +73,7 @@ def f1_scores(truth: ArrayLike, answer: ArrayLike, *, groups: ArrayLike | None =
     Raises:
         ValueError: The shapes differ.
 
-    Example:
+    Examples:
         >>> scores = f1_scores([[1, 1], [1, 0], [0, 0], [0, 1]], [[1, 0], [1, 0], [0, 0], [1, 1]])
         >>> print(scores.micro)
         0.750 [0.317, 0.951] (n=4)

@@ -33,7 +33,7 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     Raises:
         ValueError: A count is negative.
 
-    Example:
+    Examples:
         >>> round(mcnemar_exact(10, 4), 3)
         0.18
     """
@@ -58,7 +58,7 @@ def mcnemar_mid_p(wins: int, losses: int) -> float:
     Raises:
         ValueError: A count is negative.
 
-    Example:
+    Examples:
         >>> round(mcnemar_mid_p(10, 4), 3)
         0.118
     """
@@ -89,7 +89,7 @@ def tango(wins: int, losses: int, n: int, *, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: The counts are impossible.
 
-    Example:
+    Examples:
         >>> print(tango(10, 4, 98).points())
         +6.1 points [-1.5, +14.4]
     """
@@ -130,7 +130,7 @@ def mcnemar_power(n: int, *, difference: float, discordance: float, alpha: float
     Raises:
         ValueError: The difference cannot be larger than the discordance, or there are no images.
 
-    Example:
+    Examples:
         >>> round(mcnemar_power(98, difference=6 / 98, discordance=14 / 98), 2)
         0.27
     """
@@ -166,7 +166,7 @@ def sample_size_for_power(
     Raises:
         ValueError: The difference is larger than the discordance.
 
-    Example:
+    Examples:
         >>> 310 <= sample_size_for_power(difference=6 / 98, discordance=14 / 98) <= 325
         True
     """
@@ -192,7 +192,7 @@ def connor_sample_size(*, difference: float, discordance: float, power: float = 
     Raises:
         ValueError: The difference is zero or larger than the discordance.
 
-    Example:
+    Examples:
         >>> connor_sample_size(difference=6 / 98, discordance=14 / 98)
         297
     """
@@ -219,7 +219,7 @@ def minimum_detectable_difference(
         power: Wanted probability of a significant result.
         alpha: Significance level.
 
-    Example:
+    Examples:
         >>> round(minimum_detectable_difference(98, discordance=14 / 98), 2)
         0.11
     """

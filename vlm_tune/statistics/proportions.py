@@ -24,7 +24,7 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: The counts are impossible.
 
-    Example:
+    Examples:
         >>> print(wilson(87, 98))
         0.888 [0.810, 0.936] (n=98)
     """
@@ -58,7 +58,7 @@ def mean_of_proportions(proportions: Sequence[Estimate]) -> Estimate:
     Raises:
         ValueError: There are none.
 
-    Example:
+    Examples:
         >>> print(mean_of_proportions([wilson(9, 10), wilson(30, 40)]))
         0.825 [0.655, 0.893] (n=50)
     """

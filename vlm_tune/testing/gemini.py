@@ -76,7 +76,7 @@ class FakeGeminiServer(LocalServer):
         requests: What was asked, faulty replies included.
         num_billed: Replies that a model made, also those that never arrived whole.
 
-    Example:
+    Examples:
         >>> with FakeGeminiServer("red", faults=["unavailable"]) as server:
         ...     server.url.startswith("http://127.0.0.1:")
         True

@@ -84,7 +84,7 @@ class FakeOpenAIServer(LocalServer):
         requests: What was asked about photos, faulty replies included.
         probes: What was asked without one.
 
-    Example:
+    Examples:
         >>> with FakeOpenAIServer("red", faults=["unavailable"]) as server:
         ...     server.url.endswith("/v1")
         True

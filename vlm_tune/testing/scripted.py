@@ -25,7 +25,7 @@ class ScriptedPredictor:
     Attributes:
         asked: Ids of the examples it was asked about, in order.
 
-    Example:
+    Examples:
         >>> from vlm_tune.testing import tiny_dataset
         >>> data = tiny_dataset(4)
         >>> oracle = ScriptedPredictor(lambda example: example.label)

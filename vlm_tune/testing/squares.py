@@ -32,7 +32,7 @@ def tiny_dataset(
         split: Whether to split off a quarter as test examples.
         root: Write the squares below this folder, a folder per class; otherwise they stay in memory.
 
-    Example:
+    Examples:
         >>> tiny_dataset(4)
         Dataset(12 examples, 3 classes, train 9, test 3)
     """

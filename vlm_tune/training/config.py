@@ -37,7 +37,7 @@ class TrainConfig(Record):
     Raises:
         TrainingError: A value is out of range or a field is unknown; the message names the field.
 
-    Example:
+    Examples:
         >>> config = TrainConfig(batch_size=4, epochs=3)
         >>> config.num_steps(319)
         240

@@ -64,7 +64,7 @@ _HINTS = {
 def balanced(examples: Sequence[Example], n: int, *, seed: int) -> list[Example]:
     """Return up to `n` examples with the classes as even as they can be, and no photo twice.
 
-    Example:
+    Examples:
         >>> photos = [Example(id=f"{i}", image=bytes([i]), label="a" if i else "b") for i in range(9)]
         >>> [example.label for example in balanced(photos, 4, seed=0)]
         ['b', 'a', 'a', 'a']

@@ -57,7 +57,7 @@ class LoRATrainer:
         shard: Spread the frozen weights over the GPUs of all processes, for models that are too large for one; slower.
             None does so where it must be.
 
-    Example:
+    Examples:
         >>> trainer = LoRATrainer(VLM("runs/some-model"), TrainConfig(epochs=1))  # doctest: +SKIP
         >>> trainer.plan(data.train).show()  # doctest: +SKIP
         >>> trainer.overfit(data.train).raise_if_failed()  # doctest: +SKIP
@@ -94,7 +94,7 @@ class LoRATrainer:
             ModelError: The processor cannot be read.
             LabelAuditError: The trained tokens are not exactly the answers.
 
-        Example:
+        Examples:
             >>> LoRATrainer(VLM("runs/some-model")).audit(data.train).show()  # doctest: +SKIP
         """
         import torch

@@ -67,7 +67,7 @@ class VLM:
     Raises:
         ModelError: It is a folder that does not exist or holds no model.
 
-    Example:
+    Examples:
         >>> VLM("Qwen/Qwen3-VL-8B-Instruct").name
         'Qwen3-VL-8B-Instruct'
     """
@@ -228,7 +228,7 @@ class VLM:
             ModelError: The stored weights are quantised already, or do not fit the device.
             StorageError: The folder holds something else, or the disk is too small; nothing half-written is left.
 
-        Example:
+        Examples:
             >>> tuned = VLM("runs/damage/merged")  # doctest: +SKIP
             >>> tuned.export("runs/damage/int8", quantization="int8").name  # doctest: +SKIP
             'merged-int8'
@@ -252,7 +252,7 @@ class VLM:
     def unquantized(self) -> VLM:
         """Return the same model with its weights as they are stored; itself, if that is what it has.
 
-        Example:
+        Examples:
             >>> VLM("Qwen/Qwen3-VL-8B-Instruct", quantization="nf4").unquantized().name
             'Qwen3-VL-8B-Instruct'
         """

@@ -26,7 +26,7 @@ def messages(task: Task, *, answer: str | None = None) -> list[dict[str, Any]]:
         task: The question.
         answer: Adds the assistant's turn with this text.
 
-    Example:
+    Examples:
         >>> [turn["role"] for turn in messages(Task(prompt="What?", classes=("a", "b")), answer="a")]
         ['user', 'assistant']
     """

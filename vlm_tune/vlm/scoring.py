@@ -145,7 +145,7 @@ def class_scores(task: Task, labels: Sequence[str], scores: Tensor) -> Tensor:
         Tensor of shape (rows, len(task.classes)): the logarithm of the sum of exp(score) over the labels that name
         the class. Where a label is one class, that is its own score.
 
-    Example:
+    Examples:
         >>> import torch
         >>> task = Task(prompt="?", classes=("a", "b"), multi_label=True)
         >>> scores = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()  # none; a; b; a, b

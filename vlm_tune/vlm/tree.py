@@ -28,7 +28,7 @@ class AnswerTree:
     def of(cls, answers: Sequence[Sequence[int]]) -> AnswerTree:
         """Return the tree of some answers, each of one token or more.
 
-        Example:
+        Examples:
             >>> tree = AnswerTree.of([(5, 2), (5, 6, 2)])
             >>> tree.tokens, tree.parents
             ((5, 6), (-1, 0, 1))
@@ -55,7 +55,7 @@ class AnswerTree:
     def depths(self) -> tuple[int, ...]:
         """How many tokens of an answer each node is.
 
-        Example:
+        Examples:
             >>> AnswerTree.of([(5, 2), (5, 6, 2)]).depths
             (0, 1, 2)
         """

@@ -75,7 +75,7 @@ def top_k(
     Raises:
         EmbeddingError: The embeddings do not fit together, are not finite, or are longer than 1.
 
-    Example:
+    Examples:
         >>> rows = np.eye(3, dtype=np.float32)
         >>> indices, similarities = top_k([rows[:1]], rows, 2)
         >>> indices.tolist(), similarities.tolist()
@@ -111,7 +111,7 @@ def above(
     Raises:
         EmbeddingError: The embeddings do not fit together, are not finite, or are longer than 1.
 
-    Example:
+    Examples:
         >>> rows = centred(np.float32([[1, 0], [1, 0.1], [0, 1]]), np.zeros(2, np.float32))
         >>> [(pairs.queries.tolist(), pairs.references.tolist()) for pairs in above([rows], rows, 0.9, within=True)]
         [([0], [1])]
@@ -152,7 +152,7 @@ def scan(
     Raises:
         EmbeddingError: The embeddings do not fit together, are not finite, or are longer than 1.
 
-    Example:
+    Examples:
         >>> rows = centred(np.float32([[1, 0], [1, 0.1], [0, 1]]), np.zeros(2, np.float32))
         >>> found = scan([rows], rows, 0.9, within=True)
         >>> found.nearest.tolist(), found.pairs.queries.tolist(), found.pairs.references.tolist()

@@ -115,7 +115,7 @@ def scale(config: Settings, module: str, rank: int) -> float:
     Raises:
         MergeError: The matrices have another rank than the settings say.
 
-    Example:
+    Examples:
         >>> settings = {"r": 8, "lora_alpha": 16, "alpha_pattern": {"v_proj": 4}}
         >>> scale(settings, "layers.0.q_proj", 8), scale(settings, "layers.0.v_proj", 8)
         (2.0, 0.5)

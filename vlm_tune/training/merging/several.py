@@ -37,7 +37,7 @@ def merge_adapters(
         MergeError: The adapters do not go together, there are no photos to prove it on, or the proof fails; nothing is
             left at `path`.
 
-    Example:
+    Examples:
         >>> merge_adapters([(first, 0.5), (second, 0.5)], "runs/damage/both")  # doctest: +SKIP
     """
     parts = parts_of(adapters)

@@ -200,7 +200,7 @@ def _training_cell(use: GpuUse) -> str:
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it.
 
-    Example:
+    Examples:
         >>> [duration(value) for value in (47, 480, 7200)]
         ['47 s', '8 min', '2.0 h']
     """

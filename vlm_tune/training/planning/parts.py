@@ -102,7 +102,7 @@ def left_out(skeleton: PreTrainedModel, family: Family) -> tuple[str, ...]:
 def spelled_scale(config: TrainConfig) -> str:
     """Return the scale of the update with its formula.
 
-    Example:
+    Examples:
         >>> spelled_scale(TrainConfig(r=64, lora_alpha=16))
         'alpha / r = 16 / 64 = 0.25'
         >>> spelled_scale(TrainConfig(r=64, lora_alpha=16, use_rslora=True))

@@ -64,7 +64,7 @@ class TokenAudit(Record):
     def headline(self) -> str:
         """The numbers in one line.
 
-        Example:
+        Examples:
             >>> audit.headline  # doctest: +SKIP
             '24 of 2,914 tokens are trained (0.8 %), in 6 examples'
         """

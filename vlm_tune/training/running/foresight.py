@@ -16,7 +16,7 @@ class Foresight:
     Args:
         num_steps: How many this run has still to do.
 
-    Example:
+    Examples:
         >>> foresight = Foresight(100)
         >>> seen = [foresight.over(10 + 0.5 * step) for step in range(1, 10)]
         >>> seen.index(60.0)

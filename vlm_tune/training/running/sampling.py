@@ -25,7 +25,7 @@ def epoch_order(
         seed: Seed of the training.
         epoch: Number of the pass, from 0.
 
-    Example:
+    Examples:
         >>> labels = ["crack"] * 6 + ["dent"] * 2
         >>> order = epoch_order(labels, sampling="balanced", seed=0, epoch=0)
         >>> Counter(labels[place] for place in order)
@@ -49,7 +49,7 @@ def example_weights(
     Raises:
         TrainingError: No example has a label that is given a weight; the message names the nearest ones.
 
-    Example:
+    Examples:
         >>> example_weights(["crack", "crack", "crack", "dent"], "balanced")
         [0.6666666666666666, 0.6666666666666666, 0.6666666666666666, 2.0]
     """

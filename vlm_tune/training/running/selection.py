@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 def best(seen: Sequence[Seen]) -> int:
     """Return the place of the most accurate one; the earliest of several.
 
-    Example:
+    Examples:
         >>> best([Seen(10, 0.9, 5, 8), Seen(20, 0.5, 7, 8), Seen(30, 0.4, 7, 8)])
         1
     """

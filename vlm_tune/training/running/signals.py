@@ -31,7 +31,7 @@ def listening() -> Iterator[Ending]:
     Only the main thread can hear signals; in others nothing changes. Of several processes none dies of a second one:
     their launcher passes on what they may have heard already, and kills them in the end.
 
-    Example:
+    Examples:
         >>> with listening() as ending:
         ...     ending.asked
         False

@@ -80,7 +80,7 @@ class Steps:
 def chunks(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
     """Return the rows in parts of at most `size`.
 
-    Example:
+    Examples:
         >>> len(chunks([Row(0, 1.0)] * 5, 2))
         3
     """

@@ -81,7 +81,7 @@ def make_runs(lengths: Sequence[int], *, filled: float = _FILLED) -> tuple[list[
         lengths: How many tokens each sequence has.
         filled: Largest share of a sequence's place in a run that may be filling.
 
-    Example:
+    Examples:
         >>> make_runs([100, 40, 99])
         ([0, 2, 1], ((2, 100), (1, 40)))
     """
