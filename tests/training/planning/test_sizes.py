@@ -17,6 +17,7 @@ from transformers import (
 
 from tests.training.planning.dimensions import cifar, damage
 from vlm_tune.data import Dataset
+from vlm_tune.errors import TrainingError
 from vlm_tune.families import family_in
 from vlm_tune.training import TrainConfig
 from vlm_tune.training.planning.sizes import lengths_of, sizes_of
@@ -97,3 +98,14 @@ def test_a_tiny_model_has_sizes_too(tiny_vlm: Path, colours: Dataset) -> None:
     sizes = sizes_of(skeleton, family_in(skeleton), TrainConfig(r=4), lengths=lengths, trained=100, bytes_per_value=4)
     assert sizes.weight_bytes() == 4 * sizes.parameters
     assert sizes.language[0].width == 32
+
+
+def test_a_photo_under_another_name_is_counted_and_one_that_is_nowhere_named(
+    tiny_qwen3_vl: Path, colours: Dataset
+) -> None:
+    config = VLM(tiny_qwen3_vl).config
+    usual = lengths_of(OnePhoto(colours, {"pixel_values": torch.zeros(16, 24)}), config)
+    other = lengths_of(OnePhoto(colours, {"flattened_patches": torch.zeros(16, 24), "scale": torch.ones(1)}), config)
+    assert other == usual
+    with pytest.raises(TrainingError, match=r"no tensor of a photo \(sizes\)"):
+        lengths_of(OnePhoto(colours, {"sizes": torch.ones(2, dtype=torch.int64)}), config)

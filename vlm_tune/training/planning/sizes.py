@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vlm_tune import images
+from vlm_tune.errors import TrainingError
 from vlm_tune.families import Family, Region, linear_names
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.planning.blocks import Block, blocks_of, features_of, kinds_of
+from vlm_tune.vlm.fused import ARCHITECTURES
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from vlm_tune.training.running.batches import Batches, EncodedExample
 
 __all__ = ["Lengths", "Sizes", "lengths_of", "sizes_of"]
-
-_FUSED = ("Qwen3VLForConditionalGeneration", "Lfm2VlForConditionalGeneration")
-"""Classes whose forward pass `vlm.fused` has."""
 
 _NF4_BITS = 4.127
 """Bits of a weight in NF4, its scales included."""
@@ -164,7 +164,7 @@ def sizes_of(
         features=features_of(model, family, int(text.hidden_size)),
         lengths=lengths,
         fused=config.fast
-        and type(model).__name__ in _FUSED
+        and type(model).__name__ in ARCHITECTURES.values()
         and not (config.use_dora or config.lora_dropout or config.modules_to_save or quantized),
         bytes_per_value=bytes_per_value,
         quantized=quantized,
@@ -184,6 +184,7 @@ def lengths_of(batches: Batches, config: PreTrainedConfig, *, sample: int = 8) -
 
     Raises:
         ImageError: A photo cannot be read.
+        TrainingError: The processor makes no tensor of it.
     """
     places = range(0, len(batches), max(1, len(batches) // sample))[:sample]
     encoded = [batches[place] for place in places]
@@ -224,14 +225,28 @@ def _patch_side(config: PreTrainedConfig) -> int:
     return int(side[0] if isinstance(side, list | tuple) else side)
 
 
+def _image_values(example: EncodedExample) -> Tensor:
+    if "pixel_values" in example.pixels:
+        return example.pixels["pixel_values"]
+    # Some processors have other names; the photo is what is largest.
+    values = [value for value in example.pixels.values() if value.is_floating_point()]
+    if not values:
+        found = ", ".join(example.pixels) or "nothing"
+        raise TrainingError(
+            f"the model's processor makes no tensor of a photo ({found}), so nothing can be trained on it; use the "
+            "processor that belongs to the model"
+        )
+    return max(values, key=lambda value: value.numel())
+
+
 def _patch_values(example: EncodedExample, side: int) -> int:
-    values = example.pixels["pixel_values"]
+    values = _image_values(example)
     return int(values.shape[-1] if values.ndim <= 3 else values.shape[-3] * side**2)
 
 
 def _patches(example: EncodedExample, side: int) -> tuple[int, int]:
     """Return an example's patches without and with padding."""
-    values = example.pixels["pixel_values"]
+    values = _image_values(example)
     if values.ndim > 3:
         # Whole images or tiles, of shape (..., channels, height, width), which are never padded within one photo.
         *images, _, height, width = values.shape

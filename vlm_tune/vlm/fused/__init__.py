@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from vlm_tune.vlm.fused.packing import Packed
     from vlm_tune.vlm.fused.recompute import Recompute
 
-__all__ = ["AGREE", "Fused", "adapted_layers", "fused", "warm_up"]
+__all__ = ["AGREE", "ARCHITECTURES", "Fused", "adapted_layers", "fused", "warm_up"]
 
 AGREE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.03}
 """Largest difference between fused and stock logits, over the stock logits' norm, that rounding explains."""
 
-_MODEL_TYPES = ("qwen3_vl", "lfm2_vl")
+ARCHITECTURES = {"qwen3_vl": "Qwen3VLForConditionalGeneration", "lfm2_vl": "Lfm2VlForConditionalGeneration"}
+"""Those that have a forward pass here: the configuration's `model_type`, and the model's class."""
 
 
 class Fused(Protocol):
@@ -70,7 +71,7 @@ def warm_up(config: PreTrainedConfig, dtype: str, device: str) -> None:
         dtype: The type of its weights.
         device: Where it will be.
     """
-    if device.startswith("cuda") and dtype != "float32" and config.model_type in _MODEL_TYPES:
+    if device.startswith("cuda") and dtype != "float32" and config.model_type in ARCHITECTURES:
         import torch
 
         from vlm_tune.vlm.fused import ahead
@@ -91,11 +92,11 @@ def fused(model: PreTrainedModel, recompute: Recompute) -> Fused | None:
     if spread or getattr(model, "is_quantized", False):
         return None
     name = type(model).__name__
-    if name == "Qwen3VLForConditionalGeneration":
+    if name == ARCHITECTURES["qwen3_vl"]:
         from vlm_tune.vlm.fused.qwen3_vl import Qwen3VL
 
         return Qwen3VL(model, recompute)
-    if name == "Lfm2VlForConditionalGeneration":
+    if name == ARCHITECTURES["lfm2_vl"]:
         from vlm_tune.vlm.fused.lfm2_vl import Lfm2VL
 
         return Lfm2VL(model, recompute)
