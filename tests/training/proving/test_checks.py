@@ -205,7 +205,8 @@ def test_every_adapter_comes_alive_on_both_paths(
 def test_an_adapter_that_is_cut_off_is_found_on_the_fast_path_too(
     tiny_qwen3_vl: Path, colours: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What a frozen tower would allow, features looked at once and kept, starves adapters that are in it.
+    # What a frozen tower would allow, features looked at once and kept, starves adapters that are in it. The comparison
+    # with the stock way finds that too, and is left out here.
     resident = VLM(tiny_qwen3_vl).load()
     config = TrainConfig(r=4)
     batches = Batches(colours.examples[:8], processor=resident.processor, task=colours.task, dtype=resident.dtype)
@@ -218,3 +219,6 @@ def test_an_adapter_that_is_cut_off_is_found_on_the_fast_path_too(
 class _SeesOnce(Fast):
     def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **{**settings, "sees_once": True})
+
+    def difference(self, *unused: object) -> float:
+        return 0.0
