@@ -68,12 +68,14 @@ class _Prepared:
         pixels: The photos' tensors, in the order of the packed sequences.
         packed: Prompts and trees.
         order: Which photo each sequence is about.
+        back: Which sequence is about each photo, on the model's device.
         photos: What it was made of.
     """
 
     pixels: dict[str, Tensor]
     packed: Packed
     order: list[int]
+    back: Tensor
     photos: Sequence[Tensor]
 
 
@@ -124,6 +126,8 @@ class OnePass:
         Raises:
             ValueError: The processor refuses a photo.
         """
+        import torch
+
         from vlm_tune.vlm.fused.packing import make_runs
 
         with self._beside.work():
@@ -138,10 +142,11 @@ class OnePass:
                 for name, value in made.items()
             }
             packed = self._pack([rows[place] for place in order], runs)
-        self._beside.hand_over(
-            [*pixels.values(), packed.tokens, packed.positions, packed.image_slots, packed.answer_slots]
-        )
-        return _Prepared(pixels=pixels, packed=packed, order=order, photos=photos)
+            # Here, beside the model's work: a tensor made in its midst would wait for the end of it.
+            back = torch.tensor(order).argsort().to(self._model.device)
+        made_here = (packed.tokens, packed.positions, packed.image_slots, packed.answer_slots, back)
+        self._beside.hand_over([*pixels.values(), *made_here])
+        return _Prepared(pixels=pixels, packed=packed, order=order, back=back, photos=photos)
 
     def num_tokens(self, prepared: _Prepared) -> int:
         """Return how many tokens a batch is, trees included."""
@@ -159,10 +164,7 @@ class OnePass:
             return self._stock.answer(self._stock.prepare(prepared.photos))
         with torch.autocast(self._model.device.type, enabled=False), fused_on(self._model.device):
             states = self._forward.answer_states(prepared.packed, self._forward.see(prepared.pixels))
-            found = self._steps.scores(states, self._forward)
-        scores = torch.empty_like(found)
-        scores[torch.tensor(prepared.order, device=found.device)] = found
-        return scores
+            return self._steps.scores(states, self._forward)[prepared.back]
 
     def _pack(self, rows: Sequence[Placed], runs: Runs) -> Packed:
         import torch

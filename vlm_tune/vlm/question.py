@@ -72,11 +72,41 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class _Leaving:
+    """Scores on their way to the processor.
+
+    Asked for only when they are wanted, they would stand in line behind the next batch, and the GPU would have nothing
+    to do while the one after that is made ready.
+    """
+
+    values: Tensor
+    there: Any = None
+
+    @classmethod
+    def of(cls, found: Tensor) -> _Leaving:
+        """Let scores go."""
+        import torch
+
+        if not found.is_cuda:
+            return cls(found)
+        with torch.cuda.device(found.device):
+            values, there = found.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+            there.record()
+        return cls(values, there)
+
+    def arrived(self) -> Tensor:
+        """Wait for them."""
+        if self.there is not None:
+            self.there.synchronize()
+        return self.values
+
+
+@dataclass(frozen=True)
 class Begun:
     """A batch whose answers are being computed, or why there are none."""
 
     photos: Sequence[Photo]
-    found: Tensor | list[str]
+    found: _Leaving | list[str]
     started: float
     refused: str | None = None
 
@@ -181,14 +211,14 @@ class Question:
             yield _failed(begun.photos[0].example, begun.refused)
             return
         found = begun.found
-        results: Sequence[_Scored | str] = found if isinstance(found, list) else self._scored(found)
+        results: Sequence[_Scored | str] = found if isinstance(found, list) else self._scored(found.arrived())
         now = time.perf_counter()
         share = (now - max(begun.started, self._last_finished)) / len(begun.photos)
         self._last_finished = now
         for photo, result in zip(begun.photos, results, strict=True):
             yield self._prediction(photo.example, result, share)
 
-    def _run(self, batch: Batch) -> Tensor | list[str] | None:
+    def _run(self, batch: Batch) -> _Leaving | list[str] | None:
         """Return each row's scores or text; None when memory ran out."""
         import torch
 
@@ -196,7 +226,7 @@ class Question:
             with inference(self._resident.model):
                 found = self._way.answer(batch.inputs)
             self._grow(batch)
-            return found
+            return found if isinstance(found, list) else _Leaving.of(found)
         except torch.OutOfMemoryError:
             pass
         # Out of the handler, whose traceback would keep the tensors alive.
@@ -212,7 +242,7 @@ class Question:
     def _scored(self, found: Tensor) -> Sequence[_Scored]:
         import torch
 
-        found = found.cpu().double()
+        found = found.double()
         if self._mode == "score_per_token":
             found = found / torch.tensor([len(answer) for answer in self._answers])
         scores = found.log_softmax(-1)
