@@ -34,6 +34,7 @@ GUIDES = [
     "openai",
     "report",
     "costs",
+    "curve",
     "multi_label",
 ]
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         leakage_inflation,
         serving_parity,
     )
+    from vlm_tune.experiments import CurvePoint, LearningCurve
     from vlm_tune.leakage import LeakageChecker, LeakageReport, find_copies
     from vlm_tune.predictors import Baseline, Gemini, OpenAICompatible, Predictor, few_shot
     from vlm_tune.profiling import Profile, profile
@@ -56,6 +57,7 @@ _HOME = {
     "Baseline": "predictors",
     "Comparison": "evaluation",
     "CostModel": "evaluation",
+    "CurvePoint": "experiments",
     "Dataset": "data",
     "Estimate": "records",
     "Evaluation": "evaluation",
@@ -65,6 +67,7 @@ _HOME = {
     "Gemini": "predictors",
     "LeakageChecker": "leakage",
     "LeakageReport": "leakage",
+    "LearningCurve": "experiments",
     "LoRATrainer": "training",
     "MajorityVote": "data",
     "MergeReport": "training",
@@ -102,6 +105,7 @@ __all__ = [
     "Baseline",
     "Comparison",
     "CostModel",
+    "CurvePoint",
     "Dataset",
     "Estimate",
     "Evaluation",
@@ -111,6 +115,7 @@ __all__ = [
     "Gemini",
     "LeakageChecker",
     "LeakageReport",
+    "LearningCurve",
     "LoRATrainer",
     "MajorityVote",
     "MergeReport",

@@ -17,6 +17,7 @@ VlmTuneError
 ├── PredictorError       an answer could not be obtained
 │   └── BudgetError          the next call could cost more than is allowed
 ├── EvaluationError      evaluations do not fit together, or cover too little
+│   └── ForecastError        a learning curve does not say that much
 ├── StorageError         a file cannot be written, or what is on disk is not ours
 ├── RecipeError          a recipe file is malformed
 └── MissingExtraError    an optional package is not installed
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "EmbeddingError",
     "EvaluationError",
+    "ForecastError",
     "ImageError",
     "LabelAuditError",
     "MergeError",
@@ -166,6 +168,18 @@ class BudgetError(PredictorError):
 
 class EvaluationError(VlmTuneError):
     """Evaluations do not fit together, or cover too little to say anything."""
+
+
+class ForecastError(EvaluationError):
+    """A learning curve does not say that much: too few sizes or seeds, or asked too far beyond them.
+
+    Attributes:
+        limit: The largest number of training images that it tells of; None where it tells of none.
+    """
+
+    def __init__(self, message: str, *, limit: int | None = None) -> None:
+        self.limit = limit
+        super().__init__(message)
 
 
 class StorageError(VlmTuneError):
