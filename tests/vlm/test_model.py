@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +71,15 @@ def test_skeleton_has_the_names_and_no_weights(tiny_vlm: Path) -> None:
 def test_a_batch_has_at_least_one_photo(tiny_qwen3_vl: Path) -> None:
     with pytest.raises(ModelError, match="at least 1"):
         VLM(tiny_qwen3_vl, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"answer": "guess"}, "answer must be one of score, score_per_token, generate, got 'guess'"),
+        ({"dtype": "float8"}, "dtype must be one of auto, float32, bfloat16, float16, got 'float8'"),
+    ],
+)
+def test_settings_that_are_not_known_are_named(tiny_vlm: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        VLM(tiny_vlm, **settings)

@@ -88,6 +88,9 @@ class VLM:
             raise ModelError(f"batch_size must be at least 1, got {batch_size}")
         if quantization not in (None, *get_args(Quantization)):
             raise ModelError(f"quantization must be 'int8', 'nf4' or None, got {quantization!r}")
+        for name_of, value, known in (("answer", answer, get_args(Mode)), ("dtype", dtype, get_args(DType))):
+            if value not in known:
+                raise ModelError(f"{name_of} must be one of {', '.join(known)}, got {value!r}")
         self.folder = loading.model_folder(model)
         self.model = str(model)
         self.revision = revision
@@ -236,13 +239,22 @@ class VLM:
         from vlm_tune.vlm.export import export
 
         _processes.by_one(export)(self, Path(path), quantization)
+        return self.made_into(path, name=f"{self.unquantized().name}-{quantization}")
+
+    def made_into(self, folder: Path | str, *, name: str) -> VLM:
+        """Return what was made of this model, in a folder of its own, to be loaded and asked as this one is.
+
+        Args:
+            folder: The folder of the other model, whose weights are as they are stored.
+            name: How results call it.
+        """
         return VLM(
-            path,
+            folder,
             dtype=self.dtype,
             device=self.device,
             answer=self.answer,
             batch_size=self.batch_size,
-            name=f"{self.unquantized().name}-{quantization}",
+            name=name,
         )
 
     def unload(self) -> None:

@@ -46,11 +46,4 @@ def merge_adapters(
         probe = tuple(known.values()) or None
     _processes.by_one(merge)(parts, path, probe=probe)
     base = parts.base.unquantized()
-    return VLM(
-        path,
-        dtype=base.dtype,
-        device=base.device,
-        answer=base.answer,
-        batch_size=base.batch_size,
-        name=f"{base.name}-tuned",
-    )
+    return base.made_into(path, name=f"{base.name}-tuned")
