@@ -12,31 +12,15 @@ activations have no outliers as those of trained models do, which LLM.int8 multi
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from qlora import photos
 
 import vlm_tune as vt
 from vlm_tune.versions import hardware
-
-CLASSES = ("crack", "dent", "scratch")
-
-
-def photos(count: int, width: int, height: int) -> vt.Dataset:
-    """Draw photos of coarse noise as JPEG, one class after the other."""
-    task = vt.Task(prompt="What kind of damage does this photo show?", classes=CLASSES)
-    examples = []
-    for index in range(count):
-        coarse = np.random.default_rng(index).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-        examples.append(vt.Example(id=str(index), image=buffer.getvalue(), label=CLASSES[index % len(CLASSES)]))
-    return vt.Dataset(examples, task=task)
 
 
 def main() -> None:

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vlm_tune.records import Estimate, Record
+from vlm_tune.statistics import wilson
+from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.proving.audit import TokenAudit
 from vlm_tune.training.proving.movement import Movement
+from vlm_tune.training.running.selection import best
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from peft import PeftModel
 
-__all__ = ["TrainingLog", "ValidationResult"]
+    from vlm_tune.training.running.watch import History
+
+__all__ = ["TrainingLog", "ValidationResult", "log_of"]
 
 
 class ValidationResult(Record):
@@ -107,3 +113,42 @@ class TrainingLog(Record):
             accuracy=[(one.step, one.accuracy) for one in self.validation],
             kept=self.kept_step if self.validation else None,
         )
+
+
+def log_of(
+    config: TrainConfig,
+    num_examples: int,
+    history: History,
+    audit: TokenAudit,
+    moved: tuple[Movement, ...],
+    wrapped: PeftModel,
+) -> TrainingLog:
+    """Return the record of a training that is over.
+
+    Args:
+        config: Its configuration.
+        num_examples: How many examples it had.
+        history: What happened.
+        audit: What was trained of an example.
+        moved: How far each region moved.
+        wrapped: The trained model.
+    """
+    trained, total = wrapped.get_nb_trainable_parameters()
+    return TrainingLog(
+        losses=tuple(history.losses),
+        learning_rates=tuple(history.learning_rates),
+        validation=tuple(
+            ValidationResult(step=one.step, loss=one.loss, accuracy=wilson(one.num_correct, one.num_examples))
+            for one in history.validation
+        ),
+        kept_step=history.validation[best(history.validation)].step if config.keep == "best" else len(history.losses),
+        movement=moved,
+        num_examples=num_examples,
+        epochs=min(config.epochs, len(history.losses) / config.steps_per_epoch(num_examples)),
+        seconds=history.seconds,
+        foreseen_seconds=history.foreseen_seconds,
+        resumed_from=history.resumed_from,
+        trained_parameters=trained,
+        total_parameters=total - trained,
+        audit=audit,
+    )

@@ -13,24 +13,23 @@ from pydantic import ValidationError
 from vlm_tune import _console, _files, _processes
 from vlm_tune.errors import StorageError, TrainingError
 from vlm_tune.families import family_in, linear_names
-from vlm_tune.statistics import wilson
 from vlm_tune.training.adapter import CARD_FILE, Adapter, AdapterCard, BaseIdentity
 from vlm_tune.training.attach import fresh
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.examples import check_examples
 from vlm_tune.training.gate import balanced, choose, overfit
-from vlm_tune.training.log import TrainingLog, ValidationResult
+from vlm_tune.training.log import log_of
 from vlm_tune.training.overfit import OverfitReport
 from vlm_tune.training.planning.plan import AdapterPlan, make_plan, read_processor
 from vlm_tune.training.proving.audit import TokenAudit
 from vlm_tune.training.proving.checks import audit_tokens
-from vlm_tune.training.proving.movement import Movement, movement
+from vlm_tune.training.proving.movement import movement
 from vlm_tune.training.running.batches import Batches
 from vlm_tune.training.running.distributed import require_same
 from vlm_tune.training.running.failures import storing
-from vlm_tune.training.running.loop import History, Job
+from vlm_tune.training.running.loop import Job
 from vlm_tune.training.running.loop import train as run
-from vlm_tune.training.running.selection import Validation, best
+from vlm_tune.training.running.selection import Validation
 from vlm_tune.training.running.trackers import require_trackers
 from vlm_tune.versions import packages
 from vlm_tune.vlm import VLM
@@ -191,7 +190,7 @@ class LoRATrainer:
             )
             history = run(job)
             moved = movement(wrapped, resident.family)
-            log = _log(config, len(train), history, audit, moved, wrapped)
+            log = log_of(config, len(train), history, audit, moved, wrapped)
             card = AdapterCard(
                 name=f"{self.base.name}-lora",
                 inputs=inputs,
@@ -261,35 +260,6 @@ class LoRATrainer:
             return card if (target / "adapter_model.safetensors").exists() else None
         _console.notice(f"{target} was trained on other inputs; it is replaced when this training is finished.")
         return None
-
-
-def _log(
-    config: TrainConfig,
-    num_examples: int,
-    history: History,
-    audit: TokenAudit,
-    moved: tuple[Movement, ...],
-    wrapped: PeftModel,
-) -> TrainingLog:
-    trained, total = wrapped.get_nb_trainable_parameters()
-    return TrainingLog(
-        losses=tuple(history.losses),
-        learning_rates=tuple(history.learning_rates),
-        validation=tuple(
-            ValidationResult(step=one.step, loss=one.loss, accuracy=wilson(one.num_correct, one.num_examples))
-            for one in history.validation
-        ),
-        kept_step=history.validation[best(history.validation)].step if config.keep == "best" else len(history.losses),
-        movement=moved,
-        num_examples=num_examples,
-        epochs=min(config.epochs, len(history.losses) / config.steps_per_epoch(num_examples)),
-        seconds=history.seconds,
-        foreseen_seconds=history.foreseen_seconds,
-        resumed_from=history.resumed_from,
-        trained_parameters=trained,
-        total_parameters=total - trained,
-        audit=audit,
-    )
 
 
 def _make(folder: Path) -> None:

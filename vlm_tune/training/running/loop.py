@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_tune import _console, _processes
-from vlm_tune.errors import StoppedError, TrainingError
+from vlm_tune.errors import StoppedError
 from vlm_tune.training.attach import speaking, undisturbed
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.planning.fitting import fit_to_memory
 from vlm_tune.training.running import checkpoints
+from vlm_tune.training.running.arguments import arguments_of
 from vlm_tune.training.running.batches import Batches
 from vlm_tune.training.running.distributed import without_copies
 from vlm_tune.training.running.failures import explained, storing
@@ -35,7 +36,7 @@ from vlm_tune.training.running.watch import History, Watch, callback
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     from vlm_tune.vlm import Resident
 
@@ -123,7 +124,7 @@ def _run(job: Job, folder: Path, history: History, resume: Path | None) -> Histo
     watch = Watch(job, steps, history, started=started, selection=selection)
     trainer = make_trainer(
         without_copies(job.wrapped),
-        _arguments(job, folder, forward),
+        arguments_of(job, folder, forward),
         processor=job.batches.processor,
         steps=steps,
         loss=loss,
@@ -257,58 +258,3 @@ def _installed(forward: Forward, model: Any) -> Iterator[None]:
             model.forward = before
         else:
             del model.forward
-
-
-def _arguments(job: Job, folder: Path, forward: Forward) -> SFTConfig:
-    import torch
-    from trl import SFTConfig
-
-    config, resident = job.config, job.resident
-    cpu = resident.device.type == "cpu"
-    saving = "no" if job.checkpoints is None else "steps" if config.save_every else "epoch"
-    # transformers 5.23 renamed it, and warns about the old name.
-    renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__
-    checkpointing = "activation_checkpointing" if renamed else "gradient_checkpointing"
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=config.batch_size,
-        # A step comes as one batch; `sft.Loss` divides it.
-        gradient_accumulation_steps=1,
-        max_steps=job.num_steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler,
-        warmup_steps=round(config.warmup_ratio * job.num_steps),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-        use_cpu=cpu,
-        bf16=resident.dtype == torch.bfloat16 and not cpu,
-        fp16=resident.dtype == torch.float16 and not cpu,
-        save_strategy=saving,
-        save_steps=config.save_every or 1,
-        logging_strategy="steps" if config.report_to else "no",
-        logging_steps=10,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        # TensorBoard's comes from `tracked`, which knows where its files belong.
-        report_to=[name for name in config.report_to if name != "tensorboard"] or "none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        **{
-            checkpointing: isinstance(forward, Stock) and forward.recomputes,
-            # With reentrant checkpointing no gradient reaches the vision blocks, without a word.
-            f"{checkpointing}_kwargs": {"use_reentrant": False},
-        },
-    )
-    if arguments.device.type == "cuda" and resident.device.index not in (None, arguments.device.index):
-        raise TrainingError(
-            f"training runs on the first visible card, and the model is on {resident.device}; choose "
-            "it with CUDA_VISIBLE_DEVICES instead"
-        )
-    if arguments.n_gpu > 1:
-        # Several cards are visible; the model is on one, and TRL refuses to spread it.
-        arguments._n_gpu = 1
-    return arguments
