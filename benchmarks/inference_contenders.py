@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 import transformers
+from confident import let_few_be_likely
 from inference_jobs import Examples
 from PIL import Image
 from train_jobs import Job
@@ -205,9 +207,14 @@ class VLLM:
 class Ours:
     """vlm-tune through its public interface: `VLM.predict`."""
 
-    def __init__(self, job: Job, batch_size: int | None) -> None:
+    def __init__(self, job: Job, batch_size: int | None, likely: int | None = None) -> None:
         self.model, self.task = vt.VLM(job.checkpoint, batch_size=batch_size), job.data.task
-        self.model.load()
+        resident = self.model.load()
+        self.likely = likely
+        if likely is not None:
+            (last,) = job.processor.tokenizer(job.texts[0], add_special_tokens=False)["input_ids"][-1:]
+            spelled = [answer_ids(job.processor, label) for label in self.task.classes]
+            let_few_be_likely(resident.model, last, spelled, likely)
 
     def __call__(self, examples: Examples) -> Answers:
         """Return the answers, in the photos' order."""
@@ -219,13 +226,17 @@ class Ours:
         vt.Evaluator(vt.Dataset(examples, task=self.task)).run(self.model)
 
     def difference(self, examples: Examples) -> float:
-        """Return how far the scores are from those of one stock pass per label, at most, in nats."""
+        """Return how far the scores are from those of one stock pass per label, at most, in nats.
+
+        Of a model that is sure of its answers, those labels count that have more than 1 % of the probability.
+        """
         resident = self.model.load()
         photos = [images.encode(example.image, max_pixels=self.task.max_pixels).data for example in examples]
         wanted = reference_scores(resident.model, resident.processor, photos, self.task).log_softmax(-1)
         found = {one.example_id: one.scores or {} for one in self.model.predict(examples, self.task)}
         ours = torch.tensor([[found[one.id][label] for label in self.task.classes] for one in examples])
-        return float((ours - wanted).abs().max())
+        counted = wanted > (-math.inf if self.likely is None else math.log(0.01))
+        return float((ours - wanted)[counted].abs().max())
 
     def close(self) -> None:
         """Give the model's memory back."""

@@ -12,6 +12,8 @@ rest is projected.
 
 `generate` writes as many tokens as the longest label has (random weights hardly ever end earlier), `stock` is one pass
 that compares the labels' first tokens, `labels` one pass per label; with `-ahead` a thread prepares the next batch.
+`ours-3` and `ours-1` are vlm-tune on a model that is made sure of its answers (`confident.py`): so many first tokens
+have all but a ten-millionth of the probability, where with random weights each is as likely as any other.
 `cifar100-lfm-unlisted` asks as a tuned model can be asked: its prompt does not name the hundred classes.
 """
 
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference_jobs import JOBS, Asked, Examples, draw
-from inference_table import NAMES, markdown, not_run
+from inference_table import LIKELY, NAMES, markdown, not_run
 from train_speed import matmul_tflops, read
 
 from vlm_tune import versions
@@ -101,12 +103,12 @@ class Bench:
         if contender in self.contenders.WAYS:
             return self.peer(asked, self.contenders.WAYS[contender])
         self.close()
-        return self.vllm(asked) if contender == "vllm" else self.ours(asked)
+        return self.vllm(asked) if contender == "vllm" else self.ours(asked, LIKELY[contender])
 
-    def ours(self, asked: Asked) -> Row:
+    def ours(self, asked: Asked, likely: int | None) -> Row:
         """Use vlm-tune, plainly and through an `Evaluator`, and hold its scores to those of one pass per label."""
         started = time.perf_counter()
-        with closing(self.contenders.Ours(asked.job, self.arguments.batch_size)) as ours:
+        with closing(self.contenders.Ours(asked.job, self.arguments.batch_size, likely)) as ours:
             row = {"load_s": time.perf_counter() - started}
             row |= self.timed(ours, asked, len(asked.examples), repeats=self.arguments.repeats)
             examples = asked.examples[:EVALUATED]

@@ -15,7 +15,11 @@ NAMES = {
     "labels": "one pass per label, batch 16",
     "vllm": "vLLM",
     "ours": "**vlm-tune**",
+    "ours-3": "**vlm-tune**, 3 beginnings likely",
+    "ours-1": "**vlm-tune**, 1 beginning likely",
 }
+LIKELY = {"ours": None, "ours-3": 3, "ours-1": 1}
+"""How many first tokens are likely to a contender's model; None where it is what random weights make it."""
 PEERS = ("generate-16", "generate-1", "stock")
 """Whom the last columns compare with."""
 HEAD = (
@@ -94,11 +98,11 @@ def _job_notes(rows: Sequence[Row]) -> list[str]:
     if written := [row["new_tokens"] for row in done if row.get("new_tokens")]:
         classes = sum(row["parsed"] for row in done if row.get("new_tokens"))
         parts.append(f"generate writes {_range(written)} tokens, which were a class {classes} times")
-    for ours in (row for row in done if row["contender"] == "ours"):
+    for ours in (row for row in done if row["contender"] in LIKELY):
         photos = "a photo" if ours["compared"] == 1 else f"{ours['compared']} photos"
         runs = ", ".join(f"{run:.2f}" for run in ours["runs_s"])
         parts += [
-            f"vlm-tune took {runs} s",
+            f"{NAMES[ours['contender']].replace('*', '')} took {runs} s",
             f"its scores differ from one stock pass per label by {ours['difference']:.1e} nats at most, on {photos}",
         ]
     return [*lines, f"  {'; '.join(parts)}."] if parts else lines

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 import vlm_tune as vt
+from tests.processes import run
 from vlm_tune import _files, _imports
 from vlm_tune.errors import AdapterError, MissingExtraError, ModelError, StorageError
 from vlm_tune.vlm import VLM, card, resident
@@ -79,9 +78,9 @@ assert "vlm_tune" not in sys.modules
 
 
 def test_transformers_alone_reads_it(nf4: VLM, int8: VLM) -> None:
-    command = [sys.executable, "-c", _STOCK, nf4.model, int8.model]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    done = run("-c", _STOCK, nf4.model, int8.model)
+    assert done.status == 0, done.err
+    found = [json.loads(line) for line in done.out.splitlines()]
     assert found == [["Linear4bit", True, 0], ["Linear8bitLt", True, 0]]
 
 

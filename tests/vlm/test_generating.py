@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from vlm_tune.images import decode
 from vlm_tune.task import Task
 from vlm_tune.vlm.generating import Generator, room_for_answer
 from vlm_tune.vlm.pixels import prepare
@@ -22,9 +23,9 @@ def test_writes_the_likeliest_tokens_whatever_the_batch(tiny_vlm: Path, noise_pn
     prompt = prompt_text(processor, TASK)
     way = Generator(model, processor, prompt, max_new_tokens=6)
     with inference(model):
-        together = way.answer(way.prepare([way.read(photo) for photo in photos]))
+        together = way.answer(way.prepare([way.read(decode(photo)) for photo in photos]))
         for photo, text in zip(photos, together, strict=True):
-            assert way.answer(way.prepare([way.read(photo)])) == [text]
+            assert way.answer(way.prepare([way.read(decode(photo))])) == [text]
             assert text == _greedy(model, processor, prepare(processor, [photo], [prompt]), steps=6)
     assert len(set(together)) > 1
 

@@ -11,8 +11,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor, Lfm2VlConfig, PreTrainedModel, ProcessorMixin
 
 from tests.vlm.asking import answered
+from vlm_tune.images import decode
 from vlm_tune.task import Task
-from vlm_tune.vlm import one_pass
+from vlm_tune.vlm import steps
 from vlm_tune.vlm.continuing import Continuing
 from vlm_tune.vlm.one_pass import OnePass
 from vlm_tune.vlm.prompts import prompt_text
@@ -85,7 +86,7 @@ def test_logits_are_made_a_part_at_a_time(
     model, processor = model_and_processor
     at_once = answered(way_of(model, processor), photos)
     for rows in (1, 5, 7):
-        monkeypatch.setattr(one_pass, "_LOGITS_AT_ONCE", rows * model.config.get_text_config().vocab_size)
+        monkeypatch.setattr(steps, "_LOGITS_AT_ONCE", rows * model.config.get_text_config().vocab_size)
         assert torch.allclose(answered(way_of(model, processor), photos), at_once, atol=1e-5)
 
 
@@ -122,7 +123,7 @@ def test_photos_are_the_pixels_that_training_saw(
     model, processor = model_and_processor
     way = way_of(model, processor)
     assert isinstance(way, OnePass)
-    prepared = way.prepare([way.read(photo) for photo in photos])
+    prepared = way.prepare([way.read(decode(photo)) for photo in photos])
     prompts = [prompt_text(processor, TASK)] * len(photos)
     stock = prepare(processor, [photos[place] for place in prepared.order], prompts)
     for name, value in prepared.pixels.items():

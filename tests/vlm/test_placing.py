@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
+from weakref import ref
+
 import pytest
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from tests.vlm.conftest import SIZES
 from vlm_tune.task import Task
@@ -62,3 +66,17 @@ def test_what_follows_counts_on_from_the_prompt(model_and_processor: Loaded) -> 
     behind = longer.positions[..., -3:] - placed.positions[..., -1:]
     assert behind.expand(3, -1).tolist() == [[1, 2, 2]] * 3
     assert torch.equal(longer.image_places, placed.image_places)
+
+
+def test_sizes_are_remembered_for_the_last_prompt_and_forgotten_with_the_model(tiny_vlm: Path) -> None:
+    processor = AutoProcessor.from_pretrained(tiny_vlm)
+    model = AutoModelForImageTextToText.from_pretrained(tiny_vlm)
+    prompt = prompt_of(processor)
+    known = placing.placing(model, processor, prompt)
+    assert placing.placing(model, processor, prompt) is known
+    assert placing.placing(model, processor, f"{prompt} ") is not known
+    assert placing.placing(model, processor, prompt) is not known
+    gone = ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

@@ -9,6 +9,7 @@ from vlm_tune.images.encoding import (
     decode,
     encode,
     probe,
+    shown,
     thumbnail,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "decode",
     "encode",
     "probe",
+    "shown",
     "thumbnail",
 ]

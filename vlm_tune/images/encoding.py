@@ -121,6 +121,28 @@ def encode(source: Path | bytes, *, max_pixels: int) -> EncodedImage:
         return _write(fit(upright_rgb(image), max_pixels), lossy=lossy)
 
 
+def shown(source: Path | bytes, *, max_pixels: int) -> Image.Image:
+    """Return a photo as every predictor sees it: what `encode` makes of it, decoded, at the price of one decoding.
+
+    Args:
+        source: Path of an encoded image, or its bytes.
+        max_pixels: Largest width x height of the result.
+
+    Raises:
+        ImageError: As for `encode`.
+
+    Examples:
+        >>> shown(blank(640, 480), max_pixels=76_800).size
+        (320, 240)
+    """
+    data, name = _read(source)
+    with _opened(data, name) as image:
+        image.load()
+        if image.width * image.height <= max_pixels and _plain(image, data) is not None:
+            return upright_rgb(image)
+    return decode(encode(source, max_pixels=max_pixels).data)
+
+
 def decode(data: bytes, *, name: str = "image bytes") -> Image.Image:
     """Decode an image of any supported kind to upright 8-bit RGB.
 

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 from vlm_tune._threads import ahead
@@ -18,6 +19,7 @@ from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
 from vlm_tune.vlm.question import Mode, Photo, Question
 from vlm_tune.vlm.resident import Resident
+from vlm_tune.vlm.scoring import at_rest
 
 __all__ = ["Mode", "answers"]
 
@@ -59,7 +61,9 @@ def answers(
     )
     readers, preparer = ThreadPoolExecutor(min(16, os.cpu_count() or 1)), ThreadPoolExecutor(1)
     unreadable: list[Prediction] = []
+    rest = ExitStack()
     try:
+        rest.enter_context(at_rest(resident.model))
         first, width = question.size, question.size * _BATCHES_AHEAD
         # Twice as many, so that the next ones are there when these are used up.
         items = ahead(readers, question.read, examples, depth=2 * width)
@@ -81,6 +85,7 @@ def answers(
         # Without cancelling, a Ctrl-C would wait for every photo that is still queued.
         readers.shutdown(cancel_futures=True)
         preparer.shutdown(cancel_futures=True)
+        rest.close()
 
 
 def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

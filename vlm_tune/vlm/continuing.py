@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from vlm_tune._console import notice
-from vlm_tune.images import decode
 from vlm_tune.vlm.pixels import prepare, to_model
 from vlm_tune.vlm.positions import token_positions
 
@@ -46,9 +45,9 @@ class Continuing:
     ) -> None:
         self._model, self._processor, self._prompt, self._answers = model, processor, prompt, answers
 
-    def read(self, data: bytes) -> Image:
+    def read(self, photo: Image) -> Image:
         """Return a photo as `prepare` takes it."""
-        return decode(data)
+        return photo
 
     def prepare(self, photos: Sequence[Image | Tensor]) -> dict[str, Tensor]:
         """Return the model's inputs for a batch of photos.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlm_tune.images import decode
 from vlm_tune.vlm.pixels import prepare, to_model
 from vlm_tune.vlm.prompts import end_of_turn_id
 
@@ -50,9 +49,9 @@ class Generator:
             pad_token_id=end if padding is None else padding,
         )
 
-    def read(self, data: bytes) -> Image:
-        """Return an encoded photo as `prepare` takes it."""
-        return decode(data)
+    def read(self, photo: Image) -> Image:
+        """Return a photo as `prepare` takes it."""
+        return photo
 
     def prepare(self, photos: Sequence[Image]) -> dict[str, Tensor]:
         """Return the model's inputs for a batch of photos."""

@@ -108,6 +108,11 @@ class VLM:
             f"VLM({self.model!r}, dtype={self.dtype!r}, device={self.device!r}{quantization}, answer={self.answer!r})"
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        # What files and the device say is read anew in another process: it may be on another machine.
+        known = vars(type(self))
+        return {name: value for name, value in vars(self).items() if not isinstance(known.get(name), cached_property)}
+
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The transformers configuration; reads a small file, from the Hub where the model is an id.

@@ -6,32 +6,29 @@ padding by this library's own forward pass (`fused`).
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from vlm_tune._console import notice
-from vlm_tune.images import decode
 from vlm_tune.vlm.beside import Beside
 from vlm_tune.vlm.pixels import image_tensors, to_model, to_tensor
-from vlm_tune.vlm.placing import Placed, Placing
+from vlm_tune.vlm.placing import Placed, placing
+from vlm_tune.vlm.steps import Steps
 from vlm_tune.vlm.tree import AnswerTree
 
 if TYPE_CHECKING:
-    import torch
+    from PIL.Image import Image
     from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
 
     from vlm_tune.vlm.continuing import Continuing
     from vlm_tune.vlm.fused import Fused
+    from vlm_tune.vlm.fused.behind import Kept
     from vlm_tune.vlm.fused.packing import Packed, Runs
 
-__all__ = ["OnePass", "one_pass"]
-
-_LOGITS_AT_ONCE = 2**27
-"""Logits made at once: half a gigabyte in float32."""
+__all__ = ["OnePass", "Prepared", "one_pass"]
 
 _agree: WeakKeyDictionary[Any, dict[frozenset[str], bool]] = WeakKeyDictionary()
 """Of each model, with which layers adapted the fused forward pass says what the stock one says."""
@@ -41,7 +38,7 @@ def one_pass(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     prompt: str,
-    answers: Sequence[Sequence[int]],
+    tree: AnswerTree,
     *,
     stock: Continuing,
 ) -> OnePass | None:
@@ -57,11 +54,11 @@ def one_pass(
     forward = fused(bare, Recompute())
     if forward is None:
         return None
-    return OnePass(bare, processor, prompt, AnswerTree.of(answers), forward, stock=stock, agrees=known, key=adapted)
+    return OnePass(bare, processor, prompt, tree, forward, stock=stock, agrees=known, key=adapted)
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A batch on the model's device.
 
     Attributes:
@@ -91,6 +88,11 @@ class OnePass:
         stock: What scores where the two differ.
         agrees: Of this model, which adapted layers were compared before, and with what result.
         key: The layers that are adapted now.
+
+    Attributes:
+        forward: The model's fused forward pass.
+        device: Where the model is.
+        vocabulary: How many logits it makes.
     """
 
     def __init__(
@@ -107,20 +109,20 @@ class OnePass:
     ) -> None:
         from vlm_tune.vlm.fused.branches import Branches
 
-        self._model, self._processor, self._prompt, self._forward = model, processor, prompt, forward
+        self._model, self._processor, self.forward, self.device = model, processor, forward, model.device
+        self.vocabulary: int = model.config.get_text_config().vocab_size
         self._stock, self._agrees, self._key = stock, agrees, key
-        self._steps = _Steps(tree, vocabulary=model.config.get_text_config().vocab_size, device=model.device)
+        self._steps = Steps(tree, vocabulary=self.vocabulary, device=model.device)
         self._branches = Branches(tree.parents, model.device)
         self._tree = tree
         self._beside = Beside(model.device)
-        self._placing = Placing(model, processor, prompt)
+        self._placing = placing(model, processor, prompt)
 
-    def read(self, data: bytes) -> Tensor:
+    def read(self, photo: Image) -> Tensor:
         """Return a photo as `prepare` takes it, as bytes of shape (3, height, width)."""
-        photo = to_tensor(decode(data))
-        return photo.pin_memory() if self._model.device.type == "cuda" else photo
+        return to_tensor(photo, pinned=self.device.type == "cuda")
 
-    def prepare(self, photos: Sequence[Tensor]) -> _Prepared:
+    def prepare(self, photos: Sequence[Tensor]) -> Prepared:
         """Return the model's inputs for a batch of photos.
 
         Raises:
@@ -136,35 +138,52 @@ class OnePass:
             rows = [self._placing[size].followed_by(self._tree.tokens, self._tree.depths[1:]) for size in sizes]
             # Nothing may stand between a prompt and its tree, so only equal lengths share a run.
             order, runs = make_runs([len(one.tokens) for one in rows], filled=0.0)
-            made = image_tensors(self._processor, [photos[place] for place in order], device=self._model.device)
+            made = image_tensors(self._processor, [photos[place] for place in order], device=self.device)
             pixels = {
                 name: value.to(self._model.dtype) if value.is_floating_point() else value
                 for name, value in made.items()
             }
             packed = self._pack([rows[place] for place in order], runs)
             # Here, beside the model's work: a tensor made in its midst would wait for the end of it.
-            back = torch.tensor(order).argsort().to(self._model.device)
+            back = torch.tensor(order).argsort().to(self.device)
         made_here = (packed.tokens, packed.positions, packed.image_slots, packed.answer_slots, back)
         self._beside.hand_over([*pixels.values(), *made_here])
-        return _Prepared(pixels=pixels, packed=packed, order=order, back=back, photos=photos)
+        return Prepared(pixels=pixels, packed=packed, order=order, back=back, photos=photos)
 
-    def num_tokens(self, prepared: _Prepared) -> int:
+    def num_tokens(self, prepared: Prepared) -> int:
         """Return how many tokens a batch is, trees included."""
         return len(prepared.packed.tokens)
 
-    def answer(self, prepared: _Prepared) -> Tensor:
+    def answer(self, prepared: Prepared) -> Tensor:
         """Return the log-probability of every answer for every photo, in float32, of shape (photos, answers)."""
+        if self.agrees(prepared):
+            return self.scores(prepared)
+        return self._stock.answer(self._stock.prepare(prepared.photos))
+
+    def agrees(self, prepared: Prepared) -> bool:
+        """Return whether the forward pass says what the stock one says; found out once, with the first photo."""
+        if self._key not in self._agrees:
+            self._agrees[self._key] = self._compare(prepared.photos[0])
+        return self._agrees[self._key]
+
+    def scores(self, prepared: Prepared, *, kept: Kept | None = None) -> Tensor:
+        """Return what `answer` does, by this forward pass.
+
+        Args:
+            prepared: The batch.
+            kept: Filled with what tokens that come later need.
+        """
+        states = self.states(replace(prepared.packed, kept=kept), prepared.pixels)
+        return self._steps.scores(states, self.forward)[prepared.back]
+
+    def states(self, packed: Packed, pixels: dict[str, Tensor] | None = None) -> Tensor:
+        """Return what the head makes logits of; see `Fused.answer_states`."""
         import torch
 
         from vlm_tune.vlm.fused.packing import fused_on
 
-        if self._key not in self._agrees:
-            self._agrees[self._key] = self._compare(prepared.photos[0])
-        if not self._agrees[self._key]:
-            return self._stock.answer(self._stock.prepare(prepared.photos))
-        with torch.autocast(self._model.device.type, enabled=False), fused_on(self._model.device):
-            states = self._forward.answer_states(prepared.packed, self._forward.see(prepared.pixels))
-            return self._steps.scores(states, self._forward)[prepared.back]
+        with torch.autocast(self.device.type, enabled=False), fused_on(self.device):
+            return self.forward.answer_states(packed, self.forward.see(pixels) if pixels else ())
 
     def _pack(self, rows: Sequence[Placed], runs: Runs) -> Packed:
         import torch
@@ -172,7 +191,7 @@ class OnePass:
         from vlm_tune.vlm.fused.packing import Packed, starts
 
         places = [start + one.image_places for start, one in zip(starts(runs), rows, strict=True)]
-        device, size = self._model.device, 1 + len(self._tree.tokens)
+        device, size = self.device, 1 + len(self._tree.tokens)
         return Packed(
             tokens=torch.cat([one.tokens for one in rows]).to(device),
             positions=torch.cat([one.positions for one in rows], dim=-1).to(device),
@@ -180,20 +199,16 @@ class OnePass:
             answer_slots=torch.arange(size * len(rows), device=device),
             runs=runs,
             tail=size,
-            branches=self._branches,
+            branches=self._branches if self._tree.tokens else None,
         )
 
     def _compare(self, photo: Tensor) -> bool:
         """Return whether the logits behind the prompt are the stock ones, but for rounding."""
-        import torch
-
         from vlm_tune.vlm.fused import AGREE
-        from vlm_tune.vlm.fused.packing import fused_on
 
         prepared = self.prepare([photo])
-        with torch.autocast(self._model.device.type, enabled=False), fused_on(self._model.device):
-            states = self._forward.answer_states(prepared.packed, self._forward.see(prepared.pixels))
-            mine = self._forward.logits(states[:1])[0].float()
+        states = self.states(prepared.packed, prepared.pixels)
+        mine = self.forward.logits(states[:1])[0].float()
         inputs = to_model(self._stock.prepare([photo]), self._model)
         theirs = self._model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1].float()
         difference = float((mine - theirs).norm() / theirs.norm())
@@ -204,50 +219,3 @@ class OnePass:
             "stock one (slower). Please report it with the output of vlm_tune.show_versions()."
         )
         return False
-
-
-class _Steps:
-    """Turns the states of a batch's trees into the answers' scores."""
-
-    def __init__(self, tree: AnswerTree, *, vocabulary: int, device: torch.device) -> None:
-        import torch
-
-        self._rows_at_once = max(1, _LOGITS_AT_ONCE // vocabulary)
-        # By node, so that the steps of some rows stand together.
-        order = sorted(range(len(tree.steps)), key=tree.steps.__getitem__)
-        place = {step: at for at, step in enumerate(order)}
-        self._nodes = [tree.steps[step][0] for step in order]
-        self._tokens = torch.tensor([tree.steps[step][1] for step in order], device=device)
-        self._rows = torch.tensor(self._nodes, device=device)
-        longest = max(map(len, tree.paths))
-        # What is missing in a short path is a step behind the last one, which costs nothing.
-        paths = [[*(place[step] for step in path), *[len(order)] * (longest - len(path))] for path in tree.paths]
-        self._paths = torch.tensor(paths, device=device)
-        self._size = len(tree.parents)
-
-    def scores(self, states: Tensor, forward: Fused) -> Tensor:
-        """Return the answers' log-probabilities, of shape (photos, answers).
-
-        Args:
-            states: Of shape (photos * nodes, hidden size).
-            forward: Makes logits of them.
-        """
-        import torch
-        from torch.nn import functional
-
-        photos, asked = len(states) // self._size, len(self._nodes)
-        starts = torch.arange(photos, device=states.device)[:, None]
-        rows, tokens = (starts * self._size + self._rows).flatten(), self._tokens.repeat(photos)
-        found = torch.empty(photos * asked, device=states.device)
-        for begin in range(0, len(states), self._rows_at_once):
-            end = min(len(states), begin + self._rows_at_once)
-            logits = forward.logits(states[begin:end]).float()
-            here = slice(self._asked_before(begin), self._asked_before(end))
-            at = rows[here] - begin
-            found[here] = logits[at, tokens[here]] - logits.logsumexp(-1)[at]
-        steps = functional.pad(found.view(photos, asked), (0, 1))
-        return steps[:, self._paths].sum(-1)
-
-    def _asked_before(self, row: int) -> int:
-        photo, node = divmod(row, self._size)
-        return photo * len(self._nodes) + bisect_left(self._nodes, node)

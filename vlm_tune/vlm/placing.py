@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
 from vlm_tune.vlm.pixels import prepare
 from vlm_tune.vlm.positions import token_positions
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["Placed", "Placing"]
+__all__ = ["Placed", "Placing", "placing"]
+
+_last: WeakKeyDictionary[Any, tuple[str, Placing]] = WeakKeyDictionary()
+"""Of each model, the prompt that was asked about last: every epoch asks about the same sizes again."""
 
 Size = tuple[int, int]
 """Height and width of a photo in pixels."""
@@ -60,7 +64,8 @@ class Placing:
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> None:
-        self._model, self._processor, self._prompt = model, processor, prompt
+        # Kept by the model: it would never be freed otherwise.
+        self._model, self.processor, self._prompt = ref(model), processor, prompt
         self._known: dict[Size, Placed] = {}
 
     def learn(self, sizes: Iterable[Size]) -> None:
@@ -74,18 +79,21 @@ class Placing:
         fresh = [size for size in dict.fromkeys(sizes) if size not in self._known]
         if not fresh:
             return
-        device = self._model.device
+        model = self._model()
+        if model is None:
+            raise RuntimeError("the model is gone that the sizes are asked of")
+        device = model.device
         blanks = [torch.zeros(3, *size, dtype=torch.uint8, device=device) for size in fresh]
-        inputs = prepare(self._processor, blanks, [self._prompt] * len(fresh), device=device)
+        inputs = prepare(self.processor, blanks, [self._prompt] * len(fresh), device=device)
         text = {name: value.cpu() for name, value in inputs.items() if not value.is_floating_point()}
-        positions = token_positions(self._model, text)
+        positions = token_positions(model, text)
         for row, size in enumerate(fresh):
             there = text["attention_mask"][row].bool()
             tokens = text["input_ids"][row][there]
             self._known[size] = Placed(
                 tokens=tokens,
                 positions=positions[..., row, :][..., there],
-                image_places=(tokens == self._model.config.image_token_id).nonzero()[:, 0],
+                image_places=(tokens == model.config.image_token_id).nonzero()[:, 0],
             )
 
     def __getitem__(self, size: Size) -> Placed:
@@ -93,3 +101,17 @@ class Placing:
         if size not in self._known:
             self.learn([size])
         return self._known[size]
+
+
+def placing(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> Placing:
+    """Return what finds out where tokens stand, with the sizes that it knows if the model's last prompt was this one.
+
+    Args:
+        model: The bare model.
+        processor: Its processor.
+        prompt: The rendered prompt.
+    """
+    known = _last.get(model)
+    if known is None or known[0] != prompt or known[1].processor is not processor:
+        known = _last[model] = prompt, Placing(model, processor, prompt)
+    return known[1]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vlm_tune.errors import ImageError, ModelError
-from vlm_tune.images import encode
+from vlm_tune.images import shown
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import NONE, Task
 from vlm_tune.vlm.generating import Generator, room_for_answer
+from vlm_tune.vlm.likely import Likely, Unfinished, likely
 from vlm_tune.vlm.prompts import prompt_text
 from vlm_tune.vlm.resident import Resident
-from vlm_tune.vlm.scoring import Scorer, answers_of, class_scores, inference, scorer
+from vlm_tune.vlm.scoring import Scorer, answers_of, class_scores, scorer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,34 +72,50 @@ class Batch:
     refused: str | None = None
 
 
-@dataclass(frozen=True)
 class _Leaving:
     """Scores on their way to the processor.
 
     Asked for only when they are wanted, they would stand in line behind the next batch, and the GPU would have nothing
     to do while the one after that is made ready.
+
+    Args:
+        found: The scores, or what must be looked at before there are any.
     """
 
-    values: Tensor
-    there: Any = None
+    _rest: Callable[[Tensor], Tensor | Unfinished] | None
 
-    @classmethod
-    def of(cls, found: Tensor) -> _Leaving:
-        """Let scores go."""
-        import torch
+    def __init__(self, found: Tensor | Unfinished) -> None:
+        self._let_go(found)
 
-        if not found.is_cuda:
-            return cls(found)
-        with torch.cuda.device(found.device):
-            values, there = found.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-            there.record()
-        return cls(values, there)
+    @property
+    def finished(self) -> bool:
+        """Whether these are the scores."""
+        return self._rest is None
+
+    def go_on(self) -> None:
+        """Look at what has arrived, and begin what comes next, if anything does."""
+        if self._rest is not None:
+            # Held here only: where memory runs out, nothing of it is kept.
+            rest, self._rest = self._rest, None
+            self._let_go(rest(self.arrived()))
 
     def arrived(self) -> Tensor:
-        """Wait for them."""
-        if self.there is not None:
-            self.there.synchronize()
-        return self.values
+        """Wait for what is on its way."""
+        if self._there is not None:
+            self._there.synchronize()
+        return self._values
+
+    def _let_go(self, found: Tensor | Unfinished) -> None:
+        import torch
+
+        self._rest = found.rest if isinstance(found, Unfinished) else None
+        self._values = values = found.seen if isinstance(found, Unfinished) else found
+        self._there: Any = None
+        if values.is_cuda:
+            with torch.cuda.device(values.device):
+                self._values = values.to("cpu", non_blocking=True)
+                self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._there.record()
 
 
 @dataclass(frozen=True)
@@ -112,7 +129,7 @@ class Begun:
 
 
 class Question:
-    """One task put to one loaded model, a batch at a time.
+    """One task put to one loaded model, a batch at a time; the model must be in its mode of evaluation.
 
     Args:
         resident: The loaded model.
@@ -139,24 +156,29 @@ class Question:
         self._resident, self._task, self._mode = resident, task, mode
         self.size = batch_size or (8 if resident.device.type == "cpu" else 16)
         self._grows = batch_size is None and resident.device.type != "cpu"
-        self._begun_ahead = int(resident.device.type == "cuda" and mode != "generate")
         self._model_version, self._likelihoods = model_version, likelihoods
         self._labels = _longest(task) if mode == "generate" else task.answers
         self._answers = answers_of(resident.processor, self._labels)
         self._last_finished = 0.0
         prompt = prompt_text(resident.processor, task)
-        self._way: Scorer | Generator
+        self._way: Scorer | Likely | Generator
         if mode == "generate":
             room = room_for_answer(self._answers)
             self._way = Generator(resident.model, resident.processor, prompt, max_new_tokens=room)
         else:
-            self._way = scorer(resident.model, resident.processor, prompt, self._answers)
+            what = resident.model, resident.processor, prompt, self._answers
+            # What an improbable answer gets matters where scores are divided by lengths, or asked for by label.
+            to_follow_up = mode == "score" and likelihoods is None
+            self._way = (likely(*what) if to_follow_up else None) or scorer(*what)
+        # One batch more is on its way where each goes through the model twice.
+        overlapping = resident.device.type == "cuda" and mode != "generate"
+        self._begun_ahead = (2 if isinstance(self._way, Likely) else 1) if overlapping else 0
 
     def read(self, example: Example) -> Photo | Prediction:
         """Return a photo ready to be prepared, or a failure; for many threads at once."""
         try:
-            image = encode(example.image, max_pixels=self._task.max_pixels)
-            return Photo(example, (image.width * image.height, image.width), self._way.read(image.data))
+            photo = shown(example.image, max_pixels=self._task.max_pixels)
+            return Photo(example, (photo.width * photo.height, photo.width), self._way.read(photo))
         except ImageError as error:
             return _failed(example, str(error))
 
@@ -179,12 +201,7 @@ class Question:
             if found is not None:
                 yield Begun(batch.photos, found, started)
                 return
-            if alone:
-                raise ModelError(
-                    f"not enough memory on {self._resident.device} for {batch.photos[0].example.id} alone; "
-                    "lower Task.max_pixels, or use a smaller model or dtype"
-                )
-            self.size, self._grows = len(batch.photos) // 2, False
+            self._halve(batch.photos)
         middle = len(batch.photos) // 2
         for half in (batch.photos[:middle], batch.photos[middle:]):
             yield from self.begin(self.prepare(half))
@@ -194,6 +211,7 @@ class Question:
         waiting: deque[Begun] = deque()
         try:
             for begun in batches:
+                waiting = deque(later for earlier in waiting for later in self._go_on(earlier))
                 waiting.append(begun)
                 while len(waiting) > self._begun_ahead:
                     yield from self.finish(waiting.popleft())
@@ -210,6 +228,10 @@ class Question:
         if begun.refused is not None:
             yield _failed(begun.photos[0].example, begun.refused)
             return
+        if isinstance(begun.found, _Leaving) and not begun.found.finished:
+            for later in self._go_on(begun):
+                yield from self.finish(later)
+            return
         found = begun.found
         results: Sequence[_Scored | str] = found if isinstance(found, list) else self._scored(found.arrived())
         now = time.perf_counter()
@@ -218,15 +240,43 @@ class Question:
         for photo, result in zip(begun.photos, results, strict=True):
             yield self._prediction(photo.example, result, share)
 
+    def _go_on(self, begun: Begun) -> Iterator[Begun]:
+        """Begin what a batch still needs: at once, or the whole of it in halves where memory runs out."""
+        import torch
+
+        if not isinstance(begun.found, _Leaving):
+            yield begun
+            return
+        try:
+            with torch.no_grad():
+                begun.found.go_on()
+            yield begun
+            return
+        except torch.OutOfMemoryError:
+            pass
+        torch.cuda.empty_cache()
+        self._halve(begun.photos)
+        for half in self.begin(self.prepare(begun.photos)):
+            yield from self._go_on(half)
+
+    def _halve(self, photos: Sequence[Photo]) -> None:
+        """Let batches be half as large as one that memory did not suffice for."""
+        if len(photos) == 1:
+            raise ModelError(
+                f"not enough memory on {self._resident.device} for {photos[0].example.id} alone; "
+                "lower Task.max_pixels, or use a smaller model or dtype"
+            )
+        self.size, self._grows = len(photos) // 2, False
+
     def _run(self, batch: Batch) -> _Leaving | list[str] | None:
         """Return each row's scores or text; None when memory ran out."""
         import torch
 
         try:
-            with inference(self._resident.model):
+            with torch.no_grad():
                 found = self._way.answer(batch.inputs)
             self._grow(batch)
-            return found if isinstance(found, list) else _Leaving.of(found)
+            return found if isinstance(found, list) else _Leaving(found)
         except torch.OutOfMemoryError:
             pass
         # Out of the handler, whose traceback would keep the tensors alive.

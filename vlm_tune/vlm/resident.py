@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlm_tune.errors import ModelError
 from vlm_tune.families import Family, family_in
@@ -49,6 +49,7 @@ class Resident:
         exported: Whether they are stored so on disk too, and not only in memory.
         sharded: Whether its layers are spread over several processes; all must then call it together.
         adapted_now: Whether an adapter is on it at this moment.
+        kept: What trainings keep of their photos for one another; freed with the weights.
     """
 
     model: PreTrainedModel
@@ -59,6 +60,7 @@ class Resident:
     exported: bool = False
     sharded: bool = False
     adapted_now: bool = field(default=False, init=False)
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def family(self) -> Family:
@@ -140,6 +142,7 @@ def drop(key: str | None = None) -> None:
             return
         if _held[1].adapted_now:
             raise ModelError("the resident model is in use with an adapter; finish that before loading another")
+        _held[1].kept.clear()
         _held = None
         _free_memory()
 

@@ -20,11 +20,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vlm_tune.errors import TaskError
+from vlm_tune.images import decode
 from vlm_tune.task import Task
 from vlm_tune.vlm.pixels import prepare, to_model
 from vlm_tune.vlm.prompts import answer_ids, prompt_text
+from vlm_tune.vlm.tree import AnswerTree
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
     from transformers import PreTrainedModel, ProcessorMixin
 
@@ -32,6 +35,7 @@ __all__ = [
     "SEMANTICS",
     "Scorer",
     "answers_of",
+    "at_rest",
     "class_scores",
     "inference",
     "reference_scores",
@@ -46,12 +50,8 @@ SEMANTICS = "sum of label token log-probabilities with end of turn, v1"
 class Scorer(Protocol):
     """Scores the same answers for one batch of photos after the other."""
 
-    def read(self, data: bytes) -> Any:
-        """Return an encoded photo as `prepare` takes it; for many threads at once.
-
-        Raises:
-            ImageError: It cannot be decoded.
-        """
+    def read(self, photo: Image) -> Any:
+        """Return a decoded photo as `prepare` takes it; for many threads at once."""
 
     def prepare(self, photos: Sequence[Any]) -> Any:
         """Return the model's inputs for a batch of photos; for one thread, ahead of `answer`.
@@ -72,7 +72,7 @@ class Scorer(Protocol):
 
 
 def scorer(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, answers: Sequence[Sequence[int]]) -> Scorer:
-    """Return the quickest exact way to score some answers.
+    """Return the quickest way to get the exact scores of all of some answers.
 
     Args:
         model: The model, bare or with adapters on it; it must stay as it is while the scorer is used.
@@ -84,7 +84,7 @@ def scorer(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, answe
     from vlm_tune.vlm.one_pass import one_pass
 
     stock = Continuing(model, processor, prompt, answers)
-    return one_pass(model, processor, prompt, answers, stock=stock) or stock
+    return one_pass(model, processor, prompt, AnswerTree.of(answers), stock=stock) or stock
 
 
 def answers_of(processor: ProcessorMixin, labels: Sequence[str]) -> list[list[int]]:
@@ -130,7 +130,7 @@ def score_labels(
     """
     with inference(model):
         way = scorer(model, processor, prompt_text(processor, task), answers_of(processor, labels or task.answers))
-        return way.answer(way.prepare([way.read(image) for image in images])).cpu()
+        return way.answer(way.prepare([way.read(decode(image)) for image in images])).cpu()
 
 
 def class_scores(task: Task, labels: Sequence[str], scores: Tensor) -> Tensor:
@@ -189,11 +189,20 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
     """Switch dropout and gradients off inside the block, and leave the model in the mode it was in."""
     import torch
 
+    # Not inference_mode: what the model keeps between calls must stay usable for training.
+    with at_rest(model), torch.no_grad():
+        yield
+
+
+@contextmanager
+def at_rest(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off inside the block, and leave the model in the mode it was in.
+
+    Going through a thousand modules takes as long as to start all kernels of a batch: once a run, not once a batch.
+    """
     training = model.training
     model.eval()
     try:
-        # Not inference_mode: what the model keeps between calls must stay usable for training.
-        with torch.no_grad():
-            yield
+        yield
     finally:
         model.train(training)

@@ -12,6 +12,7 @@ from vlm_tune.vlm.fused.packing import Runs, attend, attend_from_tails, tails
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from vlm_tune.vlm.fused.behind import Behind, Kept
     from vlm_tune.vlm.fused.branches import Branches
 
 __all__ = ["Attention", "FeedForward", "Where"]
@@ -27,6 +28,8 @@ class Where:
         sin: Its sines.
         tail: How many tokens at each sequence's end hold all that is asked for.
         branches: The tree that the last tokens of every sequence are; None where they follow one another.
+        kept: Filled by the layers with what tokens that come later need; None keeps nothing.
+        behind: What the sequences are trees behind; None where they are prompts.
     """
 
     runs: Runs
@@ -34,6 +37,8 @@ class Where:
     sin: Tensor
     tail: int
     branches: Branches | None = None
+    kept: Kept | None = None
+    behind: Behind | None = None
 
 
 class Attention:
@@ -59,7 +64,11 @@ class Attention:
         query, key, value = ops.heads(
             self._inputs(x), where.cos, where.sin, counts=self._counts, weights=self._norms, eps=self._eps
         )
-        if only_tails:
+        if where.kept is not None:
+            where.kept[self] = key, value
+        if where.behind is not None:
+            mixed = where.behind.attend(self, query, key, value)
+        elif only_tails:
             query = tails(query, where.runs, where.tail)
             mixed = attend_from_tails(query, key, value, where.runs, tail=where.tail, branches=where.branches)
         else:

@@ -80,13 +80,22 @@ class Lfm2VL:
 
         Args:
             packed: The sequences.
-            features: What `see` returned for their images, in the same order.
+            features: What `see` returned for their images, in the same order; nothing where there are none.
         """
         x = self._language.embed_tokens(packed.tokens)
-        x = x.index_copy(0, packed.image_slots, features[0].to(x.dtype))
+        if features:
+            x = x.index_copy(0, packed.image_slots, features[0].to(x.dtype))
         cos, sin = self._language.rotary_emb(x, packed.positions[None])
         runs, seen = packed.runs, packed.tail + self._reach
-        where = Where(runs=runs, cos=cos[0], sin=sin[0], tail=seen, branches=packed.branches)
+        where = Where(
+            runs=runs,
+            cos=cos[0],
+            sin=sin[0],
+            tail=seen,
+            branches=packed.branches,
+            kept=packed.kept,
+            behind=packed.behind,
+        )
         within = _within(runs, x.device)
         for index, layer in enumerate(self._layers):
             last = index == self._last_attention
@@ -156,7 +165,12 @@ class _ShortConv:
 
     def __call__(self, x: Tensor, where: Where, within: Tensor) -> Tensor:
         gates = self._input(x)
-        mixed = ops.gated_conv(gates, self._filters[:, 0], within)
+        if where.kept is not None:
+            where.kept[self] = (tails(gates, where.runs, self._filters.shape[-1] - 1),)
+        if where.behind is not None:
+            mixed = where.behind.convolve(self, gates, self._filters[:, 0])
+        else:
+            mixed = ops.gated_conv(gates, self._filters[:, 0], within)
         if where.branches is not None:
             ops.gated_conv_of_branches(mixed, gates, self._filters[:, 0], where.runs, where.branches)
         if self._bias is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vlm_tune.vlm.fused.branches import Branches
     from vlm_tune.vlm.fused.packing import Runs
 
-__all__ = ["add_rms_norm", "gated_conv", "gated_conv_of_branches", "heads", "rms_norm", "swiglu"]
+__all__ = ["add_rms_norm", "gated_conv", "gated_conv_at", "gated_conv_of_branches", "heads", "rms_norm", "swiglu"]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -128,6 +128,26 @@ def gated_conv_of_branches(out: Tensor, gates: Tensor, weight: Tensor, runs: Run
         else:
             made[:, length - len(branches) :] = formulas.gated_conv_at(apart, weight, before)
         at = here.stop
+
+
+def gated_conv_at(gates: Tensor, weight: Tensor, places: Tensor) -> Tensor:
+    """Return `gated_conv` of tokens that follow others than those that stand before them.
+
+    Args:
+        gates: b, c and x behind one another, of shape (rows, 3 * width).
+        weight: As there.
+        places: The rows of each token, of the one that it follows, and so on, of shape (taps, tokens).
+
+    Returns:
+        Tensor of shape (tokens, width).
+    """
+    if _on_gpu(gates):
+        from vlm_tune.vlm.fused.kernels.conv import gated_conv_at
+
+        out = gates.new_empty(1, len(gates), gates.shape[1] // 3)
+        gated_conv_at(gates[None], weight, places, out)
+        return out[0, places[0]]
+    return formulas.gated_conv_at(gates[None], weight, places)[0]
 
 
 def _on_gpu(x: Tensor) -> bool:

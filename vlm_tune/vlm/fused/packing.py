@@ -7,8 +7,9 @@ computed for nothing and no kernel for variable lengths is needed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vlm_tune.vlm.fused.behind import Behind, Kept
     from vlm_tune.vlm.fused.branches import Branches
 
-__all__ = ["Packed", "Runs", "attend", "attend_from_tails", "fused_on", "make_runs", "starts", "tails"]
+__all__ = ["Packed", "Runs", "attend", "attend_from_tails", "attend_to", "fused_on", "make_runs", "starts", "tails"]
 
 Runs = tuple[tuple[int, int], ...]
 """For each run: how many sequences it has, and how many tokens each of them takes."""
@@ -29,13 +31,19 @@ Runs = tuple[tuple[int, int], ...]
 _FILLED = 0.03
 """Largest share of a sequence's place in a run that may be filling, where nothing else is asked for."""
 
-# cuDNN's attention was the fastest for both towers on an H200; where it does not apply, the next one does.
-_FASTEST = [
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
+_AT_ONCE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Kernels that start with any shape; where the first does not apply, the next one does."""
+
+_FASTEST = [SDPBackend.CUDNN_ATTENTION, *_AT_ONCE]
+"""cuDNN's was the fastest for both towers on an H200, but it makes a plan for each shape, for some 100 ms."""
+
+_WORTH_A_PLAN = 256
+"""Calls with one shape after which it is taken to come again and again: photos of a hundred sizes bring as many shapes,
+and waiting for their plans took five times as long as the answers."""
+
+_SHAPES_COUNTED = 10_000
+
+_calls: Counter[tuple[object, ...]] = Counter()
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Packed:
         runs: How the tokens are divided into sequences.
         tail: How many tokens at each sequence's end hold all rows that are wanted.
         branches: The tree that the last tokens of every sequence are; None where they follow one another.
+        kept: Filled by the layers with what tokens that come later need; None keeps nothing.
+        behind: What the sequences are trees behind; None where they are prompts.
     """
 
     tokens: Tensor
@@ -59,6 +69,8 @@ class Packed:
     runs: Runs
     tail: int
     branches: Branches | None = None
+    kept: Kept | None = None
+    behind: Behind | None = None
 
 
 @contextmanager
@@ -161,6 +173,22 @@ def attend_from_tails(
     return torch.cat(parts)
 
 
+def attend_to(query: Tensor, key: Tensor, value: Tensor, *, seen: Tensor) -> Tensor:
+    """Return the attention of some tokens to others.
+
+    Args:
+        query: Of shape (sequences * asking, heads, width).
+        key: Of shape (sequences, length, key heads, width).
+        value: As the key.
+        seen: Truth values of shape (sequences, 1, asking, length).
+
+    Returns:
+        Tensor of shape (sequences * asking, heads * width).
+    """
+    mixed = _mixed(_apart(query, len(key)), key.transpose(1, 2), value.transpose(1, 2), seen=seen)
+    return mixed.transpose(1, 2).flatten(0, 1).flatten(1)
+
+
 def tails(x: Tensor, runs: Runs, tail: int) -> Tensor:
     """Return the rows of the last tokens of each sequence, all of them where a sequence is shorter."""
     parts, at = [], 0
@@ -174,11 +202,26 @@ def tails(x: Tensor, runs: Runs, tail: int) -> Tensor:
 def _mixed(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None) -> Tensor:
     shared = query.shape[1] // key.shape[1]
     if seen is None:
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=shared > 1)
+        with _kernels(query, key, causal):
+            return functional.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=shared > 1)
     # Heads that share their keys stand behind one another: kernels with a mask would make copies of the keys.
     behind = query.reshape(*key.shape[:2], -1, key.shape[3])
-    mixed = functional.scaled_dot_product_attention(behind, key, value, attn_mask=seen.repeat(shared, 1))
+    with _kernels(behind, key, None):
+        mixed = functional.scaled_dot_product_attention(
+            behind, key, value, attn_mask=torch.cat([seen] * shared, dim=-2)
+        )
     return mixed.reshape(query.shape)
+
+
+def _kernels(query: Tensor, key: Tensor, causal: bool | None) -> AbstractContextManager[None]:
+    """Return a context with the kernels for a call of this shape."""
+    if not query.is_cuda:
+        return nullcontext()
+    shape = query.shape, key.shape, causal
+    if len(_calls) > _SHAPES_COUNTED:
+        _calls.clear()
+    _calls[shape] += 1
+    return nullcontext() if _calls[shape] > _WORTH_A_PLAN else sdpa_kernel(_AT_ONCE, set_priority=True)
 
 
 def _causal(asking: int, length: int, device: torch.device) -> Tensor:

@@ -71,12 +71,21 @@ class Qwen3VL:
 
         Args:
             packed: The sequences.
-            features: What `see` returned for their images, in the same order.
+            features: What `see` returned for their images, in the same order; nothing where there are none.
         """
         x = self._language.embed_tokens(packed.tokens)
-        x = x.index_copy(0, packed.image_slots, features[0].to(x.dtype))
+        if features:
+            x = x.index_copy(0, packed.image_slots, features[0].to(x.dtype))
         cos, sin = self._language.rotary_emb(x, packed.positions[:, None])
-        where = Where(runs=packed.runs, cos=cos[0], sin=sin[0], tail=packed.tail, branches=packed.branches)
+        where = Where(
+            runs=packed.runs,
+            cos=cos[0],
+            sin=sin[0],
+            tail=packed.tail,
+            branches=packed.branches,
+            kept=packed.kept,
+            behind=packed.behind,
+        )
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
             x = self._recompute(layer, index / len(self._layers), x, where, index == last)
