@@ -159,18 +159,21 @@ def train_trl(job: Job, *, careful: bool, batch_size: int, steps: int, curve: bo
     return run
 
 
-def train_vlm_tune(job: Job, config: vt.TrainConfig, *, plan: bool = False) -> Run:
+def train_vlm_tune(job: Job, config: vt.TrainConfig, *, plan: bool = False, shared: bool = False) -> Run:
     """Run a whole job through the public interface, from encoded photos to the adapter on disk.
 
     Args:
         job: What to train; the whole of `job.data`, all epochs.
         config: How, the regions included.
         plan: Also time the plan that a careful user looks at first.
+        shared: Use the photos that the run before has left; otherwise they are read anew.
     """
     base = vt.VLM(job.checkpoint)
     more: dict[str, Any] = {}
     started = time.perf_counter()
-    base.load()
+    resident = base.load()
+    if not shared:
+        resident.kept.clear()
     more["load_s"] = time.perf_counter() - started
     trainer = vt.LoRATrainer(base, config)
     if plan:

@@ -118,15 +118,15 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
 @contextmanager
 def interrupted_at(batch: int) -> Iterator[None]:
     """Press Ctrl-C while a batch is put together."""
-    calls, collate = itertools.count(1), Batches.collate
+    calls, stack = itertools.count(1), Batches.stack
 
     def interrupting(self: Batches, rows: list) -> dict:
         if next(calls) == batch:
             raise KeyboardInterrupt
-        return collate(self, rows)
+        return stack(self, rows)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Batches, "collate", interrupting)
+        patch.setattr(Batches, "stack", interrupting)
         yield
 
 

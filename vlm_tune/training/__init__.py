@@ -1,6 +1,7 @@
 """LoRA fine-tuning: plan, overfit gate, training, adapters, merging with proof."""
 
 from vlm_tune.training.adapter import Adapter, AdapterCard
+from vlm_tune.training.augmenting.settings import Augment
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.log import TrainingLog
 from vlm_tune.training.merging.merge_report import MergeReport
@@ -14,6 +15,7 @@ __all__ = [
     "Adapter",
     "AdapterCard",
     "AdapterPlan",
+    "Augment",
     "LoRATrainer",
     "MergeReport",
     "OverfitReport",

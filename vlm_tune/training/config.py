@@ -18,9 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from vlm_tune.errors import TrainingError, nearest
+from vlm_tune.errors import TrainingError
 from vlm_tune.families import Kind, Region
 from vlm_tune.records import Record
+from vlm_tune.training.augmenting.settings import Augment, refused
 
 __all__ = ["TrainConfig"]
 
@@ -86,6 +87,8 @@ class TrainConfig(Record):
     """Weights of the examples' losses by label; `balanced` weighs each label by 1 over its count."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`balanced` draws every label equally often, the photos of rare labels several times an epoch."""
+    augment: Augment | None = None
+    """Changes to the training photos, mixing included; None trains on them as they are."""
     keep: Literal["last", "best"] = "last"
     """Which state becomes the adapter: the last one, or the one most accurate on the validation examples."""
     patience: PositiveInt | None = None
@@ -105,12 +108,7 @@ class TrainConfig(Record):
         try:
             return handler(data)
         except ValidationError as error:
-            # Of a field that may be several things, the last complaint is about the one that comes nearest.
-            *_, last = [one for one in error.errors() if one["loc"][:1] == error.errors()[0]["loc"][:1]]
-            where = ".".join(str(part) for part in last["loc"] if not str(part).startswith(("dict[", "literal[")))
-            close = nearest(where, cls.model_fields) if last["type"] == "extra_forbidden" else ()
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise TrainingError(f"TrainConfig.{where}: {last['msg']}, got {last['input']!r}{hint}") from error
+            raise refused(cls, error) from error
 
     @field_validator("regions", "kinds")
     @classmethod
@@ -148,6 +146,11 @@ class TrainConfig(Record):
         how = {"save_every", "report_to", "micro_batch_size", "gradient_checkpointing"}
         written = self.model_dump_json(exclude=how)
         return hashlib.sha256(written.encode()).hexdigest()[:16]
+
+    @property
+    def changes_photos(self) -> bool:
+        """Whether `augment` changes any photo."""
+        return self.augment is not None and not self.augment.is_off
 
     def steps_per_epoch(self, num_examples: int) -> int:
         """Return the optimizer steps of one pass; an incomplete last batch counts as one."""

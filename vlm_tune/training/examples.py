@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["check_examples"]
 
 
-def check_examples(train: Dataset, validation: Dataset | None, config: TrainConfig) -> None:
+def check_examples(train: Dataset, validation: Dataset | None, config: TrainConfig, *, watched: bool = False) -> None:
     """Refuse examples that would be trained on, or chosen by, to no purpose or to a false result.
 
     Args:
         train: The training examples.
         validation: Held-out examples, if there are any.
         config: What is to be done with them.
+        watched: Whether somebody may end training by the accuracy on the validation examples.
 
     Raises:
         TrainingError: The training examples hold those of another split, or have one label only; a class weight is
             for a label that none has; the validation examples hold the training split, or answer another task, or
-            are missing where `keep` or `patience` go by them, or are the test split, by which nothing may be chosen.
+            are missing where something goes by them, or are the test split, by which nothing may be chosen.
     """
     labels = [example.label for example in train]
     if train.has_split("test") or train.has_split("validation"):
@@ -34,21 +35,23 @@ def check_examples(train: Dataset, validation: Dataset | None, config: TrainConf
     if len(set(labels)) == 1:
         raise TrainingError(f"all {len(labels)} training examples are {labels[0]!r}: there is nothing to tell apart")
     example_weights(labels, config.class_weights)
-    chosen_by = _chosen_by(config)
+    chosen_by = _chosen_by(config, watched)
     if validation is not None:
         _check_held_out(train, validation, chosen_by=chosen_by)
     elif chosen_by:
         raise TrainingError(
-            f"TrainConfig.{chosen_by} goes by the accuracy on validation examples, and there are none: "
+            f"{chosen_by} goes by the accuracy on validation examples, and there are none: "
             "fit(data.train, validation=data.validation)"
         )
 
 
-def _chosen_by(config: TrainConfig) -> str:
-    """Return the setting that goes by the validation examples; empty if none does."""
+def _chosen_by(config: TrainConfig, watched: bool) -> str:
+    """Return what goes by the validation examples; empty if nothing does."""
     if config.keep == "best":
-        return "keep='best'"
-    return "" if config.patience is None else f"patience={config.patience}"
+        return "TrainConfig.keep='best'"
+    if config.patience is not None:
+        return f"TrainConfig.patience={config.patience}"
+    return "after_epoch" if watched else ""
 
 
 def _check_held_out(train: Dataset, validation: Dataset, *, chosen_by: str) -> None:
@@ -58,7 +61,7 @@ def _check_held_out(train: Dataset, validation: Dataset, *, chosen_by: str) -> N
         raise TrainingError("the validation examples hold the training split: give data.validation, not data")
     if chosen_by and validation.has_split("test"):
         raise TrainingError(
-            f"TrainConfig.{chosen_by} would choose by the test split, whose accuracy would then be too good; "
+            f"{chosen_by} would choose by the test split, whose accuracy would then be too good; "
             "set a validation split apart: data.split(test=0.25, validation=0.15)"
         )
     trained = {example.content_hash for example in train}

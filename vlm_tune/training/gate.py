@@ -47,8 +47,9 @@ _PLAIN: dict[str, object] = {
     "keep": "last",
     "patience": None,
     "report_to": (),
+    "augment": None,
 }
-"""What the gate changes in the configuration: a smoothed or weighted loss cannot reach 0."""
+"""What the gate changes in the configuration: a smoothed or weighted loss cannot reach 0, nor one of mixed photos."""
 
 _HINTS = {
     "loss": "raise the learning rate or max_steps, adapt more regions, and look for photos that are nearly "
@@ -108,7 +109,14 @@ def overfit(
         max_steps: Most optimizer steps.
         skeleton: The base model without weights, from which memory is planned.
     """
-    batches = Batches(examples, processor=resident.processor, task=task, dtype=resident.dtype, device=resident.device)
+    batches = Batches(
+        examples,
+        processor=resident.processor,
+        task=task,
+        dtype=resident.dtype,
+        device=resident.device,
+        kept=resident.kept,
+    )
     audit_tokens(batches, resident.model.config, batch_size=config.batch_size)
     constant = config.model_copy(update=_PLAIN)
     one_pass = constant.steps_per_epoch(len(examples))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from vlm_tune import _console, _files, _processes
-from vlm_tune.errors import StorageError, TrainingError
+from vlm_tune import _console, _processes
+from vlm_tune.errors import TrainingError
 from vlm_tune.families import family_in, linear_names
-from vlm_tune.training.adapter import CARD_FILE, Adapter, AdapterCard, BaseIdentity
+from vlm_tune.training.adapter import Adapter, AdapterCard, BaseIdentity
 from vlm_tune.training.attach import fresh
+from vlm_tune.training.augmenting.sheet import BatchSheet, sheet_of
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.examples import check_examples
 from vlm_tune.training.gate import balanced, choose, overfit
+from vlm_tune.training.keeping import finished, make_folder, retell, save_adapter, tidy
 from vlm_tune.training.log import log_of
 from vlm_tune.training.overfit import OverfitReport
 from vlm_tune.training.planning.plan import AdapterPlan, make_plan, read_processor
@@ -26,7 +26,7 @@ from vlm_tune.training.proving.checks import audit_tokens
 from vlm_tune.training.proving.movement import movement
 from vlm_tune.training.running.batches import Batches
 from vlm_tune.training.running.distributed import require_same
-from vlm_tune.training.running.failures import storing
+from vlm_tune.training.running.failures import explained
 from vlm_tune.training.running.loop import Job
 from vlm_tune.training.running.loop import train as run
 from vlm_tune.training.running.selection import Validation
@@ -36,8 +36,6 @@ from vlm_tune.vlm import VLM
 from vlm_tune.vlm.sharding import load_sharded, too_large
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-
     from vlm_tune.data import Dataset
     from vlm_tune.vlm import Resident
 
@@ -67,6 +65,30 @@ class LoRATrainer:
         self.base = base
         self._shard = shard
         self.config = config or TrainConfig()
+
+    def with_config(self, config: TrainConfig) -> LoRATrainer:
+        """Return a trainer of the same model with another configuration."""
+        return LoRATrainer(self.base, config, shard=self._shard)
+
+    def check(
+        self,
+        train: Dataset,
+        *,
+        validation: Dataset | None = None,
+        after_epoch: Callable[[float, float], bool] | None = None,
+    ) -> None:
+        """Refuse what cannot be trained, as `fit` does with the same arguments; no weights are read.
+
+        Raises:
+            TrainingError: The examples do not do, or a tracker is not installed; see `fit`.
+            AdapterError: A region is not there, or the base takes no adapter.
+        """
+        self._check_parts()
+        check_examples(train, validation, self.config, watched=after_epoch is not None)
+        if validation is not None and self.base.answer != "generate":
+            # Answers that cannot be listed raise here, and not after an epoch.
+            _ = train.task.answers
+        require_trackers(self.config.report_to)
 
     def plan(self, train: Dataset, *, device: str | None = None) -> AdapterPlan:
         """Return what training would adapt, and its memory, time and dollars; no weights are read.
@@ -101,6 +123,24 @@ class LoRATrainer:
         batches = Batches(train.examples, processor=read_processor(self.base), task=train.task, dtype=torch.float32)
         return audit_tokens(batches, self.base.config, batch_size=self.config.batch_size)
 
+    def show_batch(self, train: Dataset, *, num_examples: int = 12, epoch: int = 0) -> BatchSheet:
+        """Return the first photos of an epoch just as `fit` would see them, with their answers; no model is loaded.
+
+        Args:
+            train: The training examples.
+            num_examples: How many photos; all, if there are fewer.
+            epoch: Number of the pass, from 0: photos are changed anew in each.
+
+        Raises:
+            TrainingError: There would be none; or a class weight is for a label that no example has.
+            ImageError: A photo cannot be read.
+
+        Examples:
+            >>> trainer = LoRATrainer(VLM("runs/some-model"), TrainConfig(augment=Augment(mixup=0.2)))  # doctest: +SKIP
+            >>> trainer.show_batch(data.train).plot().savefig("batch.png")  # doctest: +SKIP
+        """
+        return sheet_of(train, self.config, num_examples=num_examples, epoch=epoch)
+
     def overfit(self, train: Dataset, *, num_examples: int = 10, max_steps: int = 100) -> OverfitReport:
         """Learn a few examples by heart with a throw-away adapter, and check that it looks at the photos.
 
@@ -125,7 +165,14 @@ class LoRATrainer:
             overfit(self._load(), self.config, chosen, train.task, max_steps=max_steps, skeleton=self.base.skeleton())
         )
 
-    def fit(self, train: Dataset, *, validation: Dataset | None = None, run_dir: Path | str | None = None) -> Adapter:
+    def fit(
+        self,
+        train: Dataset,
+        *,
+        validation: Dataset | None = None,
+        run_dir: Path | str | None = None,
+        after_epoch: Callable[[float, float], bool] | None = None,
+    ) -> Adapter:
         """Train an adapter and save it in `run_dir/adapter`.
 
         A run that was interrupted goes on from its newest checkpoint, with the same result as an unbroken
@@ -136,36 +183,36 @@ class LoRATrainer:
             validation: Held-out examples that are answered after every epoch, as an evaluation would;
                 `TrainConfig.keep` and `patience` go by their accuracy.
             run_dir: Folder for the adapter and checkpoints; `runs/<fingerprint of the inputs>` if None.
+            after_epoch: Called with the epochs done and the accuracy on the validation examples after each of them;
+                training ends when it returns False. It hears the epochs of an interrupted or finished run, too.
 
         Raises:
             TrainingError: The loss is not finite, or memory ran out; the examples hold those of another split, have
-                one label only or do not answer the same question; `keep` or `patience` ask for validation examples
-                and there are none, or only the test split; a class weight is for a label that no example has; a
-                tracker is not installed.
+                one label only or do not answer the same question; `keep`, `patience` or `after_epoch` ask for
+                validation examples and there are none, or only the test split; a class weight is for a label that
+                no example has; a tracker is not installed.
             StoppedError: The process got a SIGTERM; a checkpoint is written, and the same call goes on.
             LabelAuditError: The trained tokens are not exactly the answers.
             AdapterError: A region or kind is not there, or an adapter gets no gradient.
             StorageError: The adapter or a checkpoint cannot be written.
         """
-        self._check_parts()
-        check_examples(train, validation, self.config)
-        if validation is not None and self.base.answer != "generate":
-            # Answers that cannot be listed raise here, and not after an epoch.
-            _ = train.task.answers
-        require_trackers(self.config.report_to)
-        inputs = self._inputs(train, validation)
+        self.check(train, validation=validation, after_epoch=after_epoch)
+        inputs = self._inputs(train, validation, watched=after_epoch is not None)
         folder = Path(run_dir) if run_dir is not None else Path("runs") / inputs
         target, checkpoints = folder / "adapter", folder / "checkpoints"
         require_same(inputs)
-        card = _processes.by_one(self._finished)(target, inputs)
+        card = _processes.by_one(finished)(target, inputs)
         if card is None:
-            _processes.by_one(_make)(checkpoints / inputs)
-            card = _processes.same(self._train(train, validation, inputs, folder))
-            _processes.by_one(_tidy)(checkpoints, inputs)
+            _processes.by_one(make_folder)(checkpoints / inputs)
+            asked = self._validation(validation, after_epoch)
+            card = _processes.same(self._train(train, asked, inputs, folder))
+            _processes.by_one(tidy)(checkpoints, inputs)
+        elif after_epoch is not None:
+            _processes.by_one(retell)(card, after_epoch)
         probe = balanced(train.examples, _PROBES, seed=self.config.seed)
         return Adapter(target, card, base=self.base, probe=probe)
 
-    def _train(self, train: Dataset, validation: Dataset | None, inputs: str, folder: Path) -> AdapterCard:
+    def _train(self, train: Dataset, validation: Validation | None, inputs: str, folder: Path) -> AdapterCard:
         config, resident = self.config, self._load()
         batches = Batches(
             train.examples,
@@ -173,10 +220,12 @@ class LoRATrainer:
             task=train.task,
             dtype=resident.dtype,
             device=resident.device,
+            kept=resident.kept,
         )
         audit = audit_tokens(batches, resident.model.config, batch_size=config.batch_size)
         targets = resident.family.target_modules(config.regions, config.kinds)
-        with resident.adapted(fresh(config, targets)) as wrapped:
+        # A rank may be too large for the memory by itself.
+        with explained(config, str(resident.device)), resident.adapted(fresh(config, targets)) as wrapped:
             job = Job(
                 resident=resident,
                 wrapped=wrapped,
@@ -184,7 +233,7 @@ class LoRATrainer:
                 config=config,
                 title="Training",
                 checkpoints=folder / "checkpoints" / inputs,
-                validation=self._validation(validation),
+                validation=validation,
                 logs=folder / "logs",
                 skeleton=self.base.skeleton(),
             )
@@ -200,7 +249,7 @@ class LoRATrainer:
                 training=log,
                 packages=packages(),
             )
-            _processes.by_one(_save)(wrapped, card, folder / "adapter")
+            _processes.by_one(save_adapter)(wrapped, card, folder / "adapter")
         return card
 
     def _load(self) -> Resident:
@@ -214,10 +263,14 @@ class LoRATrainer:
             _console.notice(f"Architecture {family.name} is not in the registry; its layers were found by looking.")
         return resident
 
-    def _validation(self, validation: Dataset | None) -> Validation | None:
+    def _validation(
+        self, validation: Dataset | None, after_epoch: Callable[[float, float], bool] | None
+    ) -> Validation | None:
         if validation is None:
             return None
-        return Validation(validation.examples, mode=self.base.answer, batch_size=self.base.batch_size)
+        return Validation(
+            validation.examples, mode=self.base.answer, batch_size=self.base.batch_size, after_epoch=after_epoch
+        )
 
     def _check_parts(self) -> None:
         self.base.check_takes_adapters()
@@ -234,7 +287,7 @@ class LoRATrainer:
             quantization=base.quantization,
         )
 
-    def _inputs(self, train: Dataset, validation: Dataset | None) -> str:
+    def _inputs(self, train: Dataset, validation: Dataset | None, *, watched: bool) -> str:
         def rows(data: Dataset | None) -> list[tuple[str, str]]:
             return [(example.label, example.content_hash) for example in data] if data else []
 
@@ -246,37 +299,7 @@ class LoRATrainer:
             rows(train),
             rows(validation),
             self.base.answer if validation else None,
+            # Whoever watches may have ended it early.
+            *(["watched"] if watched else []),
         ]
         return hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
-
-    def _finished(self, target: Path, inputs: str) -> AdapterCard | None:
-        if not (target / CARD_FILE).exists():
-            return None
-        try:
-            card = AdapterCard.model_validate(_files.read_json(target / CARD_FILE))
-        except ValidationError as error:
-            raise StorageError(f"{target} holds something else than an adapter; choose another run_dir") from error
-        if card.inputs == inputs:
-            return card if (target / "adapter_model.safetensors").exists() else None
-        _console.notice(f"{target} was trained on other inputs; it is replaced when this training is finished.")
-        return None
-
-
-def _make(folder: Path) -> None:
-    # Before the model is read, and not after: the folder may not be writable.
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def _tidy(checkpoints: Path, inputs: str) -> None:
-    shutil.rmtree(checkpoints / inputs, ignore_errors=True)
-    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-        checkpoints.rmdir()
-
-
-def _save(wrapped: PeftModel, card: AdapterCard, target: Path) -> None:
-    with storing(target), _files.atomic_directory(target) as folder:
-        # Embeddings are never trained; looking whether they were would ask a server.
-        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        _files.write_text(folder / CARD_FILE, card.model_dump_json(indent=2) + "\n")

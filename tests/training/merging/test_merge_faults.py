@@ -9,8 +9,6 @@ import pickle
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.processes import Child
 from tests.training.merging.made import difference, loaded, merged_by_peft, parts, random_adapter
 from vlm_tune.errors import MergeError, ModelError, StorageError
 from vlm_tune.training.merging import merge as merging
@@ -215,12 +214,12 @@ def test_a_merge_killed_half_way_leaves_no_model(base: Path, adapter: Path, targ
     others = {"adapters": what.adapters, "task": what.task, "fingerprint": what.fingerprint}
     (tmp_path / "others").write_bytes(pickle.dumps(others))
     target.parent.mkdir()
-    command = [sys.executable, "-W", "ignore", "-c", _CHILD, str(base), str(target), str(tmp_path / "others")]
-    process = subprocess.Popen(command)
+    process = Child("-c", _CHILD, base, target, tmp_path / "others")
     while not list(target.parent.glob(".merged.*")) and process.poll() is None:
         time.sleep(0.001)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    status, _, said = process.wait()
+    assert status == -signal.SIGKILL, said
     assert not target.exists() and len(list(target.parent.glob(".merged.*.part"))) == 1
     merge(what, target, probe=[])
     assert [path.name for path in target.parent.iterdir()] == ["merged"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.training.planning.dimensions import cifar, damage
-from vlm_tune.training import TrainConfig
+from vlm_tune.training import Augment, TrainConfig
 from vlm_tune.training.planning.memory import CONTEXT_BYTES, Layout, answering, peak, room_for_photos
 
 LANGUAGE = {"regions": ("language",)}
@@ -99,3 +99,18 @@ def test_answering_takes_little_but_the_weights() -> None:
     assert 18.2 < whole < 19.5
     assert eight == pytest.approx(whole - 6.946, rel=0.01)
     assert four < eight
+
+
+def test_photos_that_are_changed_are_not_kept_on_the_gpu() -> None:
+    sizes = damage(TrainConfig(augment=Augment(flip=True)))
+    assert damage(TrainConfig()).stored_photos > 0
+    assert sizes.stored_photos == 0 and peak(sizes, Layout(8), photos=True).photos == 0
+
+
+def test_photos_that_are_mixed_of_two_labels_are_read_twice() -> None:
+    plain, mixed = (damage(TrainConfig(**LANGUAGE, augment=one)) for one in (None, Augment(cutmix=1.0)))
+    assert peak(mixed, Layout(4)).activations == pytest.approx(peak(plain, Layout(8)).activations, rel=0.01)
+    both = [damage(TrainConfig(augment=one)) for one in (None, Augment(cutmix=1.0))]
+    # The vision tower's part is not doubled.
+    four, eight = (peak(both[0], Layout(number)).activations for number in (4, 8))
+    assert four < peak(both[1], Layout(4)).activations < eight

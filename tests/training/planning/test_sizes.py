@@ -19,9 +19,10 @@ from tests.training.planning.dimensions import cifar, damage
 from vlm_tune.data import Dataset
 from vlm_tune.errors import TrainingError
 from vlm_tune.families import family_in
-from vlm_tune.training import TrainConfig
+from vlm_tune.training import Augment, TrainConfig
 from vlm_tune.training.planning.sizes import lengths_of, sizes_of
 from vlm_tune.training.running.batches import Batches, EncodedExample
+from vlm_tune.training.running.photos import Photos
 from vlm_tune.vlm import VLM
 
 
@@ -48,6 +49,7 @@ def test_lengths_are_those_of_the_batches(tiny_vlm: Path, colours: Dataset) -> N
     assert found.patches <= found.padded_patches
     assert found.patches == 4 * found.image_tokens
     assert found.patch_values == encoded.pixels["pixel_values"].shape[-1]
+    assert found.differing == pytest.approx(2 / 3)
     half = found.shrunk(0.5)
     assert found.tokens - half.tokens == half.image_tokens == found.image_tokens / 2
 
@@ -57,6 +59,7 @@ class OnePhoto(Batches):
 
     def __init__(self, data: Dataset, pixels: dict[str, torch.Tensor]) -> None:
         self.examples, self.task = data.examples[:1], data.task
+        self.photos = Photos(self.examples, max_pixels=data.task.max_pixels)
         self._one = EncodedExample(tokens={"input_ids": torch.tensor([7, 1, 2])}, pixels=pixels, num_trained=2)
 
     def __getitem__(self, index: int) -> EncodedExample:
@@ -97,6 +100,11 @@ def test_a_tiny_model_has_sizes_too(tiny_vlm: Path, colours: Dataset) -> None:
     lengths = lengths_of(batches, base.config)
     sizes = sizes_of(skeleton, family_in(skeleton), TrainConfig(r=4), lengths=lengths, trained=100, bytes_per_value=4)
     assert sizes.weight_bytes() == 4 * sizes.parameters
+    assert sizes.sequences == 1.0 and not sizes.changed
+    mixed = TrainConfig(augment=Augment(mixup=1.0, mix_share=0.5))
+    sizes = sizes_of(skeleton, family_in(skeleton), mixed, lengths=lengths, trained=100)
+    # Half of them are mixed, one in a hundred of those so little that it is not seen, two in three with another label.
+    assert sizes.sequences == pytest.approx(1 + 0.99 / 3) and sizes.changed
     assert sizes.language[0].width == 32
 
 

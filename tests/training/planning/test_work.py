@@ -1,9 +1,10 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.training.planning.dimensions import cifar, damage
-from vlm_tune.training import TrainConfig
+from vlm_tune.training import Augment, TrainConfig
 from vlm_tune.training.planning.memory import Layout
 from vlm_tune.training.planning.work import efficiency, seconds_per_pass, work
 
@@ -53,3 +54,25 @@ def test_a_pass_is_never_shorter_than_launching_it() -> None:
 
 def test_the_fused_path_is_the_more_efficient_one() -> None:
     assert efficiency(damage(TrainConfig())) > 2 * efficiency(damage(TrainConfig(fast=False)))
+
+
+def test_photos_that_are_changed_are_looked_at_in_every_epoch() -> None:
+    still, changed = (
+        work(damage(TrainConfig(**LANGUAGE, augment=augment)), Layout(1)) for augment in (None, Augment(flip=True))
+    )
+    assert changed.once == 0
+    assert changed.each == still.each + still.once
+    nothing = work(damage(TrainConfig(**LANGUAGE, augment=Augment())), Layout(1))
+    assert nothing == still
+
+
+def test_a_photo_mixed_of_two_labels_is_read_twice_and_seen_once() -> None:
+    augment = Augment(mixup=0.2, mix_share=0.5)
+    plain, mixed = (damage(TrainConfig(**LANGUAGE, augment=one)) for one in (Augment(flip=True), augment))
+    seen = work(damage(TrainConfig(**LANGUAGE)), Layout(1)).once
+    # Half of them are mixed, and two in three of those with another label.
+    mixed = replace(mixed, lengths=replace(mixed.lengths, differing=2 / 3), sequences=1 + 0.5 * 2 / 3)
+    read = work(plain, Layout(1)).each - seen
+    assert work(mixed, Layout(1)).each == pytest.approx(seen + read * 4 / 3)
+    stock = replace(damage(TrainConfig(fast=False, augment=Augment(mixup=0.2))), sequences=2.0)
+    assert work(stock, Layout(1)).each == pytest.approx(2 * work(replace(stock, sequences=1.0), Layout(1)).each)

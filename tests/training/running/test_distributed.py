@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests import models
-from tests.processes import Ran, launch
+from tests.processes import Ran, launch, torchrun
 from tests.training.conftest import COLOURS, photo
 from vlm_tune import Dataset, LoRATrainer, MergeReport, Task, TrainConfig
 from vlm_tune.recipe import Recipe
 from vlm_tune.training.running.distributed import add_gradients, hand_round, require_same
+from vlm_tune.training.running.photos import Photos
 from vlm_tune.training.running.steps import Steps
 from vlm_tune.training.running.store import Store
 from vlm_tune.training.running.tape import Tape
@@ -28,6 +29,7 @@ CONFIGS = {
     "uneven": {**QUICK, "batch_size": 3, "fast": False, "micro_batch_size": 1},
     "fast": {**QUICK, "batch_size": 4, "fast": True},
     "vision once": {**QUICK, "batch_size": 3, "fast": True, "regions": ("language",)},
+    "mixed": {**QUICK, "batch_size": 3, "augment": {"crop": (0.6, 1.0), "flip": True, "mixup": 0.4, "cutmix": 1.0}},
 }
 LONG = {**QUICK, "batch_size": 4, "fast": False, "save_every": 3, "seed": 1}
 
@@ -206,7 +208,7 @@ overfit: false
 run_dir: by-two
 """
     (root / "recipe.yaml").write_text(recipe)
-    ran = launch("-m", "vlm_tune", "fit", root / "recipe.yaml")
+    ran = torchrun("-m", "vlm_tune", "fit", root / "recipe.yaml")
     assert ran.status == 0, ran.err
     assert ran.out.count("model-lora") == 1 and ran.out.splitlines()[-1].endswith("adapter"), ran.out
     assert len(re.findall(r"Fine-tune with LoRA", ran.err)) == 1, ran.err
@@ -237,8 +239,8 @@ def test_alone_nothing_is_exchanged() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     add_gradients(iter([weight]))
     assert weight.grad is None
-    store = Store(torch.device("cpu"), 1)
+    store = Store(torch.device("cpu"), ["a photo"])
     store.put(0, {"a": torch.ones(1)})
-    hand_round(store, {0: (1, 1)})
+    hand_round(store, Photos([], max_pixels=1))
     require_same("anything")
     assert 0 in store

@@ -6,13 +6,12 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run
 from tests.training.running.faults import SHORT, STEPS, at_call, checkpoints, digest, full_disk, signalled
 from vlm_tune.data import Dataset
 from vlm_tune.errors import StoppedError, StorageError
@@ -23,7 +22,7 @@ Fit = Callable[..., Adapter]
 
 RANDOM_STATES = "transformers.Trainer._save_rng_state"
 MARK = "vlm_tune.training.running.checkpoints._files.write_json"
-ADAPTER = "vlm_tune.training.trainer._save"
+ADAPTER = "vlm_tune.training.trainer.save_adapter"
 
 WAYS = {"fast": SHORT, "stock": SHORT.model_copy(update={"fast": False, "lora_dropout": 0.1})}
 
@@ -67,9 +66,9 @@ DEATHS = {
     "of two SIGTERM": ("stock", STEPS, 4, [signal.SIGTERM, signal.SIGTERM], {"checkpoint-2": True}, 2),
 }
 
-# One process imports everything, and forks a child for each death.
+# One process forks a child for each death.
 SCRIPT = """
-import datasets, json, os, pickle, peft, sys, trl
+import json, os, pickle, sys
 from tests.training.running.faults import at_call, signalled
 from vlm_tune.training import LoRATrainer
 from vlm_tune.vlm import VLM
@@ -98,15 +97,9 @@ def dead(tiny_qwen3_vl: Path, colours: Dataset, tmp_path_factory: pytest.TempPat
         for name, (way, point, call, signals, *_) in DEATHS.items()
     ]
     (folder / "jobs.pickle").write_bytes(pickle.dumps(jobs))
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder / "jobs.pickle")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    done = run("-c", SCRIPT, folder / "jobs.pickle")
+    assert done.status == 0, done.err
+    return folder, json.loads(done.out)
 
 
 @pytest.mark.parametrize("name", DEATHS)
@@ -145,6 +138,15 @@ def test_sigterm_saves_where_nothing_else_would(
     assert_as_unbroken(fit(tmp_path, config), unbroken(), resumed_from=step)
 
 
+@pytest.fixture
+def hearing() -> Iterator[None]:
+    """Hear Ctrl-C, which shells make background jobs deaf to."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hearing")
 def test_a_checkpoint_torn_by_a_crash_of_the_machine_is_passed_over(
     fit: Fit, unbroken: Callable[..., Adapter], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from tests.processes import Child
 from tests.training.conftest import COLOURS, photo
 from tests.training.running.faults import checkpoints
 from vlm_tune.recipe import Recipe
@@ -31,20 +29,14 @@ def test_fit_stops_with_a_status_of_its_own_and_goes_on(tiny_qwen3_vl: Path, tmp
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({**RECIPE, "model": str(tiny_qwen3_vl)}))
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vlm_tune", "fit", str(recipe)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    process = Child("-m", "vlm_tune", "fit", recipe)
     deadline = time.monotonic() + 200
     while not any(checkpoints(tmp_path / "run").values()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        assert process.poll() is None and time.monotonic() < deadline, process.wait(1).err
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=100)
-    assert process.returncode == 75, said
+    status, _, said = process.wait()
+    assert status == 75, said
     assert "training was asked to end after step" in said and "run the same again" in said
     assert "Traceback" not in said and "error" not in said
     assert all(checkpoints(tmp_path / "run").values())

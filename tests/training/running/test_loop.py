@@ -89,7 +89,7 @@ def test_out_of_memory_is_explained_and_leaves_the_base(
     def full(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Batches, "collate", full)
+    monkeypatch.setattr(Batches, "stack", full)
     with pytest.raises(TrainingError, match=r"TrainConfig\(micro_batch_size=2\)"):
         run(tiny_qwen3_vl, colours)
     assert not VLM(tiny_qwen3_vl).load().adapted_now

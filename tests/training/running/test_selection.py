@@ -200,3 +200,54 @@ def test_what_is_missing_is_said_before_anything_loads(
 
 def test_the_best_is_the_earliest_of_the_most_accurate() -> None:
     assert best([Seen(1, 1.0, 3, 4), Seen(2, 0.1, 6, 8), Seen(3, 0.0, 5, 8)]) == 0
+
+
+def test_whoever_watches_hears_of_every_epoch_and_may_end_it(
+    tiny_qwen3_vl: Path, few: Dataset, tmp_path: Path, scripted: dict[int, int]
+) -> None:
+    scripted |= {2: 5, 4: 6, 6: 4, 8: 8}
+    heard: list[tuple[float, float]] = []
+
+    def watch(epochs: float, accuracy: float) -> bool:
+        heard.append((epochs, accuracy))
+        return epochs < 3
+
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), CONFIG)
+    log = trainer.fit(few, validation=few, run_dir=tmp_path, after_epoch=watch).training
+    assert heard == [(1.0, 5 / 8), (2.0, 6 / 8), (3.0, 4 / 8)]
+    assert log.num_steps == log.kept_step == 6
+    # It ended early, so that it is not what the same call without a watcher would come to.
+    assert trainer.fit(few, validation=few, run_dir=tmp_path).training.num_steps == 8
+
+
+def test_after_an_interruption_the_epochs_before_are_heard_again(
+    tiny_qwen3_vl: Path, few: Dataset, tmp_path: Path, scripted: dict[int, int]
+) -> None:
+    scripted |= {2: 5, 4: 6, 6: 7, 8: 8}
+    heard: list[float] = []
+
+    def watch(epochs: float, accuracy: float) -> bool:
+        heard.append(epochs)
+        return True
+
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), CONFIG.model_copy(update={"save_every": 2}))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, Stock, "answers", 6)
+        trainer.fit(few, validation=few, run_dir=tmp_path, after_epoch=watch)
+    assert heard == [1.0, 2.0]
+    heard.clear()
+    adapter = trainer.fit(few, validation=few, run_dir=tmp_path, after_epoch=watch)
+    assert adapter.training.resumed_from == 4
+    assert heard == [1.0, 2.0, 3.0, 4.0]
+    heard.clear()
+    assert trainer.fit(few, validation=few, run_dir=tmp_path, after_epoch=watch).card == adapter.card
+    assert heard == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_nobody_ends_a_training_by_the_test_split(tiny_qwen3_vl: Path, few: Dataset, held_out: Dataset) -> None:
+    trainer = LoRATrainer(VLM(tiny_qwen3_vl), CONFIG)
+    tested = Dataset(held_out.examples, task=held_out.task, splits=dict.fromkeys(held_out.ids, "test"))
+    with pytest.raises(TrainingError, match="after_epoch would choose by the test split"):
+        trainer.check(few, validation=tested, after_epoch=lambda epochs, accuracy: True)
+    with pytest.raises(TrainingError, match="after_epoch goes by the accuracy on validation examples"):
+        trainer.fit(few, after_epoch=lambda epochs, accuracy: True)

@@ -18,7 +18,7 @@ def values(number: int) -> dict[str, torch.Tensor]:
 
 
 def test_what_fits_is_kept_as_a_copy() -> None:
-    store, one = Store(CPU, 2), values(10)
+    store, one = Store(CPU, [0, 1]), values(10)
     store.put(0, one)
     one["pixel_values"].zero_()
     assert store.place == "host" and 0 in store and not store.full
@@ -27,7 +27,7 @@ def test_what_fits_is_kept_as_a_copy() -> None:
 
 def test_what_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "memory_bytes", lambda: 1000)
-    store = Store(CPU, 100)
+    store = Store(CPU, range(100))
     store.put(0, values(10))
     assert store.place == "nowhere" and store.full and 0 not in store
 
@@ -35,7 +35,7 @@ def test_what_cannot_fit_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_photos_larger_than_the_first_are_kept_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     # A quarter of 1600 bytes, for what by the first looks like 160.
     monkeypatch.setattr(module, "memory_bytes", lambda: 1600)
-    store = Store(CPU, 4)
+    store = Store(CPU, range(4))
     for index, number in enumerate((10, 70, 70, 10)):
         store.put(index, values(number))
         assert store.full == (index > 1)
@@ -43,7 +43,7 @@ def test_photos_larger_than_the_first_are_kept_as_far_as_there_is_room(monkeypat
 
 
 def test_dropped_is_dropped_for_good() -> None:
-    store = Store(CPU, 1)
+    store = Store(CPU, [0])
     store.put(0, values(1))
     store.drop()
     store.put(0, values(1))
@@ -66,6 +66,39 @@ def test_photos_that_are_not_kept_are_read_again(
 
     before = Store.put
     monkeypatch.setattr(Store, "put", put)
+    trainer.base.load().kept.clear()
     again = trainer.fit(colours, run_dir=tmp_path / "again").training.losses
     assert full[0] is False and full[-1] is True
     assert again == kept
+
+
+def test_the_next_training_finds_what_the_one_before_has_left() -> None:
+    kept: dict[str, object] = {}
+    first = Store(CPU, ["a", "b"], kept=kept)
+    first.put(0, values(3))
+    first.put(1, values(4))
+    first.leave()
+    second = Store(CPU, ["b", "c"], kept=kept)
+    assert 0 in second and 1 not in second and second.place is None
+    assert second.get(0)["pixel_values"].tolist() == [4.0] * 4
+    second.put(1, values(5))
+    assert second.fresh == [1] and first.fresh == [0, 1]
+
+
+def test_what_others_have_left_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, object] = {}
+    monkeypatch.setattr(module, "memory_bytes", lambda: 4 * 100)
+    first = Store(CPU, ["a", "b"], kept=kept)
+    for index in range(2):
+        first.put(index, values(10))
+    second = Store(CPU, ["b", "c"], kept=kept)
+    second.put(1, values(12))
+    assert [index in first for index in range(2)] == [False, True]
+    assert [index in second for index in range(2)] == [True, True]
+    assert not second.full
+
+
+def test_photos_that_are_the_same_are_kept_once() -> None:
+    store = Store(CPU, ["a", "a"])
+    store.put(0, values(3))
+    assert 0 in store and 1 in store

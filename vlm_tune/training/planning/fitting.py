@@ -11,6 +11,7 @@ from vlm_tune.training.planning.layouts import choose_layout
 from vlm_tune.training.planning.memory import CONTEXT_BYTES, Layout, room_for_photos
 from vlm_tune.training.planning.sizes import lengths_of, sizes_of
 from vlm_tune.training.running.batches import memory_bytes
+from vlm_tune.training.running.store import on_gpu
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,8 @@ def fit_to_memory(job: Job, *, fused: bool) -> tuple[Layout, float]:
         quantized=resident.quantization is not None,
     )
     sizes = replace(sizes, fused=fused)
-    free = free_bytes(resident.device)
+    # What the training before has left there makes way.
+    free = free_bytes(resident.device) + on_gpu(job.batches.kept)
     flops = this_device(resident.device.type).flops
     layout = choose_layout(sizes, config, free_bytes=free, flops=flops, world_size=_processes.world_size())
     return layout, room_for_photos(sizes, layout, free_bytes=free)

@@ -127,16 +127,19 @@ def answering(sizes: Sizes, bits: float) -> float:
 def _activations(sizes: Sizes, layout: Layout) -> float:
     """Return the most that one micro batch takes: what is kept, and one layer's backward pass."""
     lengths, number = sizes.lengths, layout.micro_batch_size
-    tokens = number * lengths.tokens
-    patches = number * (lengths.patches if sizes.fused else lengths.padded_patches)
-    images = number * lengths.image_tokens
+    # All photos of a pass may be mixed; the stock path sees those twice.
+    sequences = number * math.ceil(sizes.sequences)
+    photos = number if sizes.fused else sequences
+    tokens = sequences * lengths.tokens
+    patches = photos * (lengths.patches if sizes.fused else lengths.padded_patches)
+    images = photos * lengths.image_tokens
     padded = not sizes.fused and lengths.padded_patches > lengths.patches
     woken = "vision" in sizes.regions or (sizes.wakes_vision and not sizes.fused and layout.checkpointed > 0)
     reached = woken or "projector" in sizes.regions
     language = _tower(_behind_first(sizes.language, reached), sizes, layout.checkpointed, span=lengths.tokens)
     vision = _tower(sizes.vision, sizes, layout.checkpointed, span=lengths.padded_patches if padded else 0.0)
-    logits = number * lengths.answer_tokens * sizes.vocabulary * (sizes.bytes_per_value + 8)
-    kept = images * sizes.features * sizes.bytes_per_value
+    logits = sequences * lengths.answer_tokens * sizes.vocabulary * (sizes.bytes_per_value + 8)
+    kept = sequences * lengths.image_tokens * sizes.features * sizes.bytes_per_value
     if sizes.quantized:
         # A product turns its weights back first.
         kept += max(block.width * max(block.hidden, block.queries) for block in sizes.language) * sizes.bytes_per_value

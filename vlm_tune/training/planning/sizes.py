@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vlm_tune import images
 from vlm_tune.errors import TrainingError
 from vlm_tune.families import Family, Region, linear_names
+from vlm_tune.training.augmenting.drawing import mean_answers
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.planning.blocks import Block, blocks_of, features_of, kinds_of
 from vlm_tune.vlm.fused import ARCHITECTURES
@@ -39,6 +40,7 @@ class Lengths:
         patch_values: Values of one patch.
         pixels: Pixels of the photo as the processor gets it.
         examples: How many examples there are.
+        differing: Chance that two of them have different labels.
     """
 
     tokens: float
@@ -49,6 +51,7 @@ class Lengths:
     patch_values: int
     pixels: float
     examples: int
+    differing: float = 1.0
 
     def shrunk(self, share: float) -> Lengths:
         """Return the lengths with photos of so much of their pixels."""
@@ -85,6 +88,8 @@ class Sizes:
             transformers lets the outputs of all input embeddings require gradients, and some towers have such.
         extra_outputs: Adapted outputs that are kept besides, as DoRA does.
         dropped: Whether dropout keeps a mask of every adapter's input.
+        changed: Whether photos are changed, so that each is seen anew in every epoch.
+        sequences: How often the language model reads a photo, on average: twice one that is mixed of two labels.
     """
 
     family: str
@@ -104,15 +109,22 @@ class Sizes:
     wakes_vision: bool = False
     extra_outputs: bool = False
     dropped: bool = False
+    changed: bool = False
+    sequences: float = 1.0
 
     @property
     def sees_once(self) -> bool:
-        """Whether vision and projector stay as they are, so that each photo is looked at once."""
-        return self.fused and not {"vision", "projector"} & set(self.regions)
+        """Whether vision, projector and photos stay as they are, so that each photo is looked at once."""
+        return self.fused and not self.changed and not {"vision", "projector"} & set(self.regions)
 
     @property
     def stored_photos(self) -> float:
-        """Bytes of all photos: as the language model sees them if each is looked at once, else cut into patches."""
+        """Bytes of all photos: as the language model sees them if each is looked at once, else cut into patches.
+
+        Those that are changed stay decoded in main memory.
+        """
+        if self.changed:
+            return 0.0
         values = self.lengths.patches * self.lengths.patch_values
         if self.sees_once:
             values = self.lengths.image_tokens * self.features
@@ -171,7 +183,13 @@ def sizes_of(
         wakes_vision="vision" in family.regions and _has_embeddings(model, family),
         extra_outputs=config.use_dora,
         dropped=config.lora_dropout > 0,
+        changed=config.changes_photos,
+        sequences=_sequences(config, lengths),
     )
+
+
+def _sequences(config: TrainConfig, lengths: Lengths) -> float:
+    return 1.0 if config.augment is None else 1.0 + lengths.differing * (mean_answers(config.augment) - 1.0)
 
 
 def lengths_of(batches: Batches, config: PreTrainedConfig, *, sample: int = 8) -> Lengths:
@@ -186,6 +204,7 @@ def lengths_of(batches: Batches, config: PreTrainedConfig, *, sample: int = 8) -
         ImageError: A photo cannot be read.
         TrainingError: The processor makes no tensor of it.
     """
+    labels = Counter(example.label for example in batches.examples)
     places = range(0, len(batches), max(1, len(batches) // sample))[:sample]
     encoded = [batches[place] for place in places]
 
@@ -203,14 +222,10 @@ def lengths_of(batches: Batches, config: PreTrainedConfig, *, sample: int = 8) -
         patches=mean(real),
         padded_patches=mean(padded),
         patch_values=_patch_values(encoded[0], side),
-        pixels=mean([_pixels(batches, place) for place in places]),
+        pixels=mean([math.prod(batches.photos.size(place)) for place in places]),
         examples=len(batches),
+        differing=1.0 - sum((count / len(batches)) ** 2 for count in labels.values()),
     )
-
-
-def _pixels(batches: Batches, place: int) -> int:
-    image = images.encode(batches.examples[place].image, max_pixels=batches.task.max_pixels)
-    return image.width * image.height
 
 
 def _image_token(config: PreTrainedConfig) -> int:

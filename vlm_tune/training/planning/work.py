@@ -65,8 +65,10 @@ def work(sizes: Sizes, layout: Layout) -> Work:
     images = max(1.0, patches / max(lengths.patches, 1.0)) * lengths.image_tokens
     seen, seen_mixing = 2 * _weights(sizes.vision) * patches, 4 * patches**2 * _mixing(sizes.vision)
     projected = 2 * _weights(sizes.projector) * images
-    read = 2 * _weights(_of_all_tokens(sizes)) * lengths.tokens
-    read_mixing = 2 * lengths.tokens**2 * _mixing(sizes.language)
+    read = 2 * _weights(_of_all_tokens(sizes)) * lengths.tokens * sizes.sequences
+    read_mixing = 2 * lengths.tokens**2 * _mixing(sizes.language) * sizes.sequences
+    if not sizes.fused:
+        seen, seen_mixing, projected = (one * sizes.sequences for one in (seen, seen_mixing, projected))
     look = seen + seen_mixing + projected
     each = 2 * read + 3.5 * read_mixing
     if "vision" in sizes.regions:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vlm_tune import _processes, images
+from vlm_tune import _processes
 from vlm_tune.records import Example
 from vlm_tune.task import Task
+from vlm_tune.training.running.photos import Photos
+from vlm_tune.training.running.steps import Row
 from vlm_tune.vlm import pixels, prompts
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from transformers import ProcessorMixin
 
 __all__ = ["IGNORED", "Batches", "EncodedExample", "concatenate", "memory_bytes"]
 
 IGNORED = -100
 """The label that the loss skips."""
+
+_SHARE = 0.25
+"""Of the machine's main memory, for decoded photos and for encoded examples each."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Batches:
     The prompt goes through the very functions that scoring uses (`vlm.prompts`, `vlm.pixels`), so the model
     is trained on exactly what it will be asked. Images are decoded and cut into patches once: encoded
     examples stay in memory when all of them fit into a quarter of the machine's, otherwise they are made anew
-    each time.
+    each time, as photos that are changed are.
 
     Args:
         examples: The labelled photos.
@@ -56,6 +63,10 @@ class Batches:
         task: The question.
         dtype: The model's floating-point type; pixels are kept in it, as the model would cast them anyway.
         device: Where photos are resized and cut into patches.
+        kept: What trainings of this model keep for one another, `Resident.kept`; None keeps nothing for others.
+
+    Attributes:
+        photos: The photos, before they are cut into patches.
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class Batches:
         task: Task,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        kept: dict[str, Any] | None = None,
     ) -> None:
         self.examples = tuple(examples)
         self.task = task
@@ -75,6 +87,13 @@ class Batches:
         self._answers = {
             label: prompts.answer_ids(processor, label) for label in dict.fromkeys(one.label for one in self.examples)
         }
+        self.kept = {} if kept is None else kept
+        self.photos = Photos(
+            self.examples,
+            max_pixels=task.max_pixels,
+            kept=self.kept,
+            limit=_SHARE * memory_bytes(),
+        )
         self._kept: dict[int, EncodedExample] = {}
         self._keep: bool | None = None
 
@@ -89,10 +108,34 @@ class Batches:
         """
         if index in self._kept:
             return self._kept[index]
-        encoded = self._encode(self.examples[index])
+        (encoded,) = self.encode(Row(index, 1.0))
         if self._fits(encoded):
             self._kept[index] = encoded
         return encoded
+
+    def encode(self, row: Row, photo: NDArray[np.uint8] | None = None) -> list[EncodedExample]:
+        """Return a photo as it is seen with each of its answers, one encoded example an answer.
+
+        Args:
+            row: Which photo, and how it is seen.
+            photo: It, if it is there already.
+
+        Raises:
+            ImageError: A photo cannot be read.
+        """
+        from PIL import Image
+
+        shown = Image.fromarray(self.photos.shown(row) if photo is None else photo)
+        inputs = pixels.prepare(self.processor, [shown], [self._prompt], device=self._device)
+        return [self._answered(inputs, self._answers[one.label]) for one in self.photos.answers(row)]
+
+    def num_tokens(self, row: Row) -> float:
+        """Return how many tokens of a photo are trained: of a mixed one, the mean of its two answers by their shares.
+
+        Raises:
+            ImageError: A photo cannot be read.
+        """
+        return sum(one.share * len(self._answers[one.label]) for one in self.photos.answers(row))
 
     @property
     def kept_in_memory(self) -> bool:
@@ -138,12 +181,9 @@ class Batches:
             batch[name] = concatenate([one.pixels[name] for one in encoded])
         return batch
 
-    def _encode(self, example: Example) -> EncodedExample:
+    def _answered(self, inputs: Mapping[str, torch.Tensor], answer: Sequence[int]) -> EncodedExample:
         import torch
 
-        image = images.encode(example.image, max_pixels=self.task.max_pixels)
-        inputs = pixels.prepare(self.processor, [image.data], [self._prompt], device=self._device)
-        answer = self._answers[example.label]
         tokens, rest = {}, {}
         for name, tensor in inputs.items():
             if tensor.shape == inputs["input_ids"].shape:
@@ -156,7 +196,7 @@ class Batches:
 
     def _fits(self, encoded: EncodedExample) -> bool:
         if self._keep is None:
-            self._keep = encoded.num_bytes * len(self) <= memory_bytes() / 4
+            self._keep = encoded.num_bytes * len(self) <= _SHARE * memory_bytes()
         return self._keep
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from vlm_tune.training.running.photos import Photos
     from vlm_tune.training.running.store import Store
 
 __all__ = ["add_gradients", "hand_round", "require_same", "without_copies"]
@@ -69,24 +70,25 @@ def add_gradients(parameters: Iterator[nn.Parameter]) -> None:
         _spread(flat, bucket)
 
 
-def hand_round(store: Store, sizes: dict[int, tuple[int, int]]) -> None:
+def hand_round(store: Store, photos: Photos) -> None:
     """Give every process's store what the others have made; in one process, do nothing.
 
     If one has no room to keep what there is, none keeps anything.
 
     Args:
         store: Holds what this process has made.
-        sizes: The sizes of its photos; those of the others are added.
+        photos: Knows their sizes; those of the others are added.
     """
     if _processes.world_size() == 1:
         return
     if "nowhere" in _processes.gathered(store.place):
         store.drop()
         return
-    kept = [index for index in sizes if index in store]
+    kept = {index: photos.size(index) for index in store.fresh if index in store}
     mine = {index: {name: _described(one, store) for name, one in store.get(index).items()} for index in kept}
-    for source, (described, its_sizes) in enumerate(_processes.gathered((mine, dict(sizes)))):
-        sizes.update(its_sizes)
+    for source, (described, its_sizes) in enumerate(_processes.gathered((mine, kept))):
+        for index, size in its_sizes.items():
+            photos.learn(index, size)
         left = iter(described.items())
         while some := dict(islice(left, 16)):
             _broadcast(store, some, source)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vlm_tune import _console, _processes, images
+from vlm_tune import _console, _processes
 from vlm_tune._threads import ahead
+from vlm_tune.training.running.ahead import THREADS, Ahead
 from vlm_tune.training.running.batches import Batches
 from vlm_tune.training.running.distributed import hand_round
 from vlm_tune.training.running.objective import Answers
+from vlm_tune.training.running.packs import Sequenced, moved, pack, to_device
 from vlm_tune.training.running.steps import Row
 from vlm_tune.training.running.stock import Stock
 from vlm_tune.training.running.store import Store
 from vlm_tune.vlm.beside import Beside
 from vlm_tune.vlm.pixels import image_tensors, to_tensor
-from vlm_tune.vlm.placing import Placed, Placing
+from vlm_tune.vlm.placing import placing
 from vlm_tune.vlm.prompts import prompt_text
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from vlm_tune.training.running.photos import Photos
     from vlm_tune.vlm import Resident
     from vlm_tune.vlm.fused import Fused
     from vlm_tune.vlm.fused.packing import Packed
@@ -40,23 +40,13 @@ _WAITING = 64
 """Decoded photos that may wait for others of their size."""
 
 
-@dataclass(frozen=True)
-class _Sequence(Placed):
-    """Prompt and answer of one example; the same for all photos of one size with one label.
-
-    Attributes:
-        num_trained: How many tokens at the end are trained.
-    """
-
-    num_trained: int
-
-
 class Fast:
     """The fused forward pass over packed examples.
 
     What does not change while training is computed once, ahead of it: photos are read and cut into patches, and if
     nothing is trained before the language model, the vision tower looks at them once. It stays on the GPU, or in
-    main memory, or is made anew for every batch, whichever is the first that there is room for.
+    main memory, or is made anew for every batch, whichever is the first that there is room for. Photos that are changed
+    are read once, and made anew for every batch in threads.
 
     Args:
         resident: The loaded model.
@@ -64,36 +54,70 @@ class Fast:
         fused: The model's forward pass.
         sees_once: Whether nothing before the language model is trained.
         room: Bytes of the GPU's memory that photos may take.
+        changed: Whether photos are changed before they are seen.
     """
 
     def __init__(
-        self, resident: Resident, batches: Batches, fused: Fused, *, sees_once: bool, room: float = 0.0
+        self,
+        resident: Resident,
+        batches: Batches,
+        fused: Fused,
+        *,
+        sees_once: bool,
+        room: float = 0.0,
+        changed: bool = False,
     ) -> None:
         self._resident, self._batches, self._fused, self._sees_once = resident, batches, fused, sees_once
-        self._store = Store(resident.device, len(batches), room=room)
+        self._changed, self._photos = changed, batches.photos
+        what = "features" if sees_once else "patches"
+        keys = [(what, self._photos.key(index)) for index in range(len(batches))]
+        self._store = Store(resident.device, keys, kept=batches.kept, room=room)
         self._beside = Beside(resident.device)
-        self._sizes: dict[int, tuple[int, int]] = {}
-        self._placing = Placing(resident.model, resident.processor, prompt_text(resident.processor, batches.task))
-        self._sequences: dict[tuple[tuple[int, int], str], _Sequence] = {}
+        self._decode = partial(_decoded, batches.photos, pin=resident.device.type == "cuda")
+        self._ahead = Ahead(self._decode)
+        self._placing = placing(resident.model, resident.processor, prompt_text(resident.processor, batches.task))
+        self._sequences: dict[tuple[tuple[int, int], str], Sequenced] = {}
 
     def read(self, indices: Sequence[int]) -> None:
         """Read photos ahead of the training, until there is no room left to keep them.
 
-        Several processes read a part each, and keep all of them: the order of an epoch brings any to each.
+        Several processes read a part each. Of what does not change they keep all: the order of an epoch brings any to
+        each.
 
         Raises:
             ImageError: A photo cannot be read.
         """
-        mine = indices[_processes.rank() :: _processes.world_size()]
-        with _console.progress("Reading photos", total=len(mine)) as bar:
-            for done in self._read(mine):
+        mine = [
+            Row(index, 1.0)
+            for index in indices[_processes.rank() :: _processes.world_size()]
+            if self._changed or index not in self._store
+        ]
+        with _console.progress("Reading photos", total=len(mine)) as bar, ThreadPoolExecutor(THREADS) as pool:
+            if self._changed:
+                for _ in ahead(pool, self._photos.get, [row.index for row in mine], depth=2 * THREADS):
+                    bar.advance()
+                    if self._photos.full:
+                        break
+                return
+            for done in self._grouped(zip(mine, ahead(pool, self._decode, mine, depth=2 * THREADS), strict=True)):
                 bar.advance(done)
                 if self._store.full:
                     break
-        hand_round(self._store, self._sizes)
+        hand_round(self._store, self._photos)
+
+    def coming(self, rows: Sequence[Row]) -> None:
+        """Begin with the photos of examples that will be asked for, where they are not there already."""
+        self._ahead.coming([row for row in rows if not self._is_kept(row)])
+
+    def close(self) -> None:
+        """End what was begun, and leave what the next training can use."""
+        self._ahead.close()
+        self._store.leave()
 
     def answers(self, model: Any, rows: Sequence[Row]) -> Answers:
         """Return what the model says at the answers of some examples.
+
+        A mixed photo is seen once, and read twice by the language model: once with each answer behind it.
 
         Args:
             model: The model as the trainer wraps it; its `forward` must be this one's (see `forward`).
@@ -106,17 +130,40 @@ class Fast:
 
         from vlm_tune.vlm.fused.packing import make_runs
 
-        looked_at = self._look_at([row.index for row in rows])
-        sequences = [self._sequence(row.index) for row in rows]
+        looked_at = self._look_at(rows)
+        asked = [(row, one) for row in rows for one in self._photos.answers(row)]
+        sequences = [self._sequence(row.index, one.label) for row, one in asked]
         order, runs = make_runs([len(one.tokens) for one in sequences])
-        packed, targets, counts = _pack([sequences[place] for place in order], runs)
-        weights = torch.tensor([rows[place].weight for place in order]).repeat_interleave(torch.tensor(counts))
-        move = partial(_to_device, device=self._resident.device)
-        logits = model(packed=_moved(packed, move), seen=[looked_at[place] for place in order]).logits
+        packed, targets, counts = pack([sequences[place] for place in order], runs)
+        weights = torch.tensor([asked[place][1].weight for place in order]).repeat_interleave(torch.tensor(counts))
+        seen = list(dict.fromkeys(asked[place][0] for place in order))
+        move = partial(to_device, device=self._resident.device)
+        logits = model(
+            packed=moved(packed, move),
+            seen=[looked_at[row] for row in seen],
+            places=[seen.index(asked[place][0]) for place in order],
+            sizes=[len(sequences[place].image_places) for place in order],
+        ).logits
         return Answers(logits=logits, targets=move(targets), weights=move(weights))
 
-    def forward(self, *, packed: Packed, seen: Sequence[dict[str, Tensor]], **unused: None) -> Any:
-        """Stand in for the model's own `forward`, so that wrappers for several GPUs work as they always do."""
+    def forward(
+        self,
+        *,
+        packed: Packed,
+        seen: Sequence[dict[str, Tensor]],
+        places: Sequence[int],
+        sizes: Sequence[int],
+        **unused: None,
+    ) -> Any:
+        """Stand in for the model's own `forward`, so that wrappers for several GPUs work as they always do.
+
+        Args:
+            packed: The sequences.
+            seen: Photos.
+            places: Which of them each sequence has.
+            sizes: How many tokens it takes there.
+            unused: What wrappers add.
+        """
         import torch
         from transformers.modeling_outputs import CausalLMOutput
 
@@ -125,9 +172,9 @@ class Fast:
         device = self._resident.device
         with torch.autocast(device.type, enabled=False), fused_on(device):
             if self._sees_once:
-                features = tuple(torch.cat([one[name] for one in seen]) for name in seen[0])
+                features = tuple(torch.cat([seen[place][name] for place in places]) for name in seen[0])
             else:
-                features = self._fused.see(_joined(seen))
+                features = tuple(_dealt(one, places, sizes) for one in self._fused.see(_joined(seen)))
             return CausalLMOutput(logits=self._fused.logits(self._fused.answer_states(packed, features)))
 
     def difference(self, stock: Stock, model: Any, rows: Sequence[Row]) -> float:
@@ -149,35 +196,32 @@ class Fast:
             return float("inf")
         return float((mine.logits - reference.logits).float().norm() / reference.logits.float().norm())
 
-    def _look_at(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
-        missing = [index for index in indices if index not in self._store]
-        fresh: dict[int, dict[str, Tensor]] = {}
-        for _ in self._read(missing, into=fresh):
-            pass
-        return [fresh[index] if index in fresh else self._store.get(index) for index in indices]
+    def _is_kept(self, row: Row) -> bool:
+        return row.view.is_plain and row.index in self._store
 
-    def _read(self, indices: Sequence[int], *, into: dict[int, dict[str, Tensor]] | None = None) -> Iterator[int]:
-        """Read photos in groups of one size, and yield how many were read each time."""
-        waiting: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-        threads = min(16, os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads) as pool:
-            for index, photo in ahead(pool, self._decode, indices, depth=2 * threads):
-                group = waiting.setdefault(tuple(photo.shape), [])
-                group.append((index, photo))
-                if len(group) == _IMAGES_AT_ONCE:
-                    yield self._finish(waiting.pop(tuple(photo.shape)), into)
-                elif sum(map(len, waiting.values())) > _WAITING:
-                    yield self._finish(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), into)
+    def _look_at(self, rows: Sequence[Row]) -> dict[Row, dict[str, Tensor]]:
+        missing = [row for row in dict.fromkeys(rows) if not self._is_kept(row)]
+        found: dict[Row, dict[str, Tensor]] = {}
+        for _ in self._grouped(((row, self._ahead.take(row)) for row in missing), into=found):
+            pass
+        return {row: found[row] if row in found else self._store.get(row.index) for row in rows}
+
+    def _grouped(
+        self, photos: Iterable[tuple[Row, Tensor]], *, into: dict[Row, dict[str, Tensor]] | None = None
+    ) -> Iterator[int]:
+        """Cut photos up in groups of one size, and yield how many are done each time."""
+        waiting: dict[tuple[int, ...], list[tuple[Row, Tensor]]] = {}
+        for row, photo in photos:
+            group = waiting.setdefault(tuple(photo.shape), [])
+            group.append((row, photo))
+            if len(group) == _IMAGES_AT_ONCE:
+                yield self._finish(waiting.pop(tuple(photo.shape)), into)
+            elif sum(map(len, waiting.values())) > _WAITING:
+                yield self._finish(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), into)
         for group in waiting.values():
             yield self._finish(group, into)
 
-    def _decode(self, index: int) -> tuple[int, Tensor]:
-        task = self._batches.task
-        encoded = images.encode(self._batches.examples[index].image, max_pixels=task.max_pixels)
-        photo = to_tensor(images.decode(encoded.data))
-        return index, photo.pin_memory() if self._resident.device.type == "cuda" else photo
-
-    def _finish(self, group: Sequence[tuple[int, Tensor]], into: dict[int, dict[str, Tensor]] | None) -> int:
+    def _finish(self, group: Sequence[tuple[Row, Tensor]], into: dict[Row, dict[str, Tensor]] | None) -> int:
         import torch
 
         from vlm_tune.vlm.fused.packing import fused_on
@@ -188,13 +232,12 @@ class Fast:
                 made = {f"{place}": value for place, value in enumerate(self._fused.see(made))}
         # Photos of one size take equal parts of everything.
         parts = {name: value.chunk(len(group)) for name, value in made.items()}
-        for place, (index, photo) in enumerate(group):
-            self._sizes[index] = (photo.shape[2], photo.shape[1])
+        for place, (row, _) in enumerate(group):
             one = {name: part[place] for name, part in parts.items()}
             if into is not None:
-                into[index] = one
+                into[row] = one
             else:
-                self._store.put(index, one)
+                self._store.put(row.index, one)
         return len(group)
 
     def _cut_up(self, photos: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -205,74 +248,38 @@ class Fast:
         self._beside.hand_over(made.values())
         return made
 
-    def _sequence(self, index: int) -> _Sequence:
-        key = self._sizes[index], self._batches.examples[index].label
+    def _sequence(self, index: int, label: str) -> Sequenced:
+        key = self._photos.size(index), label
         if key not in self._sequences:
-            (width, height), answer = self._sizes[index], self._batches.answer(key[1])
+            (width, height), answer = key[0], self._batches.answer(label)
             whole = self._placing[height, width].followed_by(answer, range(1, len(answer) + 1))
-            self._sequences[key] = _Sequence(**vars(whole), num_trained=len(answer))
+            self._sequences[key] = Sequenced(**vars(whole), num_trained=len(answer))
         return self._sequences[key]
 
 
-def _pack(sequences: Sequence[_Sequence], runs: Sequence[tuple[int, int]]) -> tuple[Packed, Tensor, list[int]]:
-    """Return sequences as one row, the tokens that should come, and how many of them each has."""
-    import torch
-
-    from vlm_tune.vlm.fused.packing import Packed, starts
-
-    lengths = [length for count, length in runs for _ in range(count)]
-    tokens = torch.cat([_filled(one.tokens, to) for one, to in zip(sequences, lengths, strict=True)])
-    positions = torch.cat([_filled(one.positions, to) for one, to in zip(sequences, lengths, strict=True)], dim=-1)
-    places = [start + one.image_places for start, one in zip(starts(tuple(runs)), sequences, strict=True)]
-    # The logits at a token say which comes next.
-    firsts = [len(one.tokens) - one.num_trained - 1 for one in sequences]
-    tail = max(length - first for length, first in zip(lengths, firsts, strict=True))
-    ends = itertools.accumulate(min(tail, length) for length in lengths)
-    asked = [
-        torch.arange(one.num_trained) + end - length + first
-        for one, first, length, end in zip(sequences, firsts, lengths, ends, strict=True)
-    ]
-    targets = torch.cat([one.tokens[-one.num_trained :] for one in sequences])
-    packed = Packed(
-        tokens=tokens,
-        positions=positions,
-        image_slots=torch.cat(places),
-        answer_slots=torch.cat(asked),
-        runs=tuple(runs),
-        tail=tail,
-    )
-    return packed, targets, [one.num_trained for one in sequences]
-
-
-def _filled(values: Tensor, length: int) -> Tensor:
-    missing = length - values.shape[-1]
-    if not missing:
-        return values
-    import torch
-
-    return torch.cat([values, values[..., -1:].expand(*values.shape[:-1], missing)], dim=-1)
+def _decoded(photos: Photos, row: Row, *, pin: bool) -> Tensor:
+    return to_tensor(photos.shown(row), pinned=pin)
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _moved(packed: Packed, move: Any) -> Packed:
-    import dataclasses
+def _dealt(features: Tensor, places: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """Return what was seen of some photos, one after the other, as sequences take it, some of them twice.
 
+    Args:
+        features: Of shape (image tokens of all photos, hidden size).
+        places: Which photo each sequence has.
+        sizes: How many tokens it takes there.
+    """
+    if list(places) == list(range(len(places))):
+        return features
     import torch
 
-    moved = {
-        field.name: move(value)
-        for field in dataclasses.fields(packed)
-        if isinstance(value := getattr(packed, field.name), torch.Tensor)
-    }
-    return dataclasses.replace(packed, **moved)
-
-
-def _to_device(tensor: Tensor, *, device: Any) -> Tensor:
-    # From pinned memory the copy does not wait for what the GPU is doing.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    of_photos = dict(zip(places, sizes, strict=True))
+    parts = torch.split(features, [of_photos[photo] for photo in range(len(of_photos))])
+    return torch.cat([parts[place] for place in places])
 
 
 def _joined(seen: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

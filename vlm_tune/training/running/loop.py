@@ -6,7 +6,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -24,12 +24,12 @@ from vlm_tune.training.running.distributed import without_copies
 from vlm_tune.training.running.failures import explained, storing
 from vlm_tune.training.running.fast import Fast
 from vlm_tune.training.running.optimizer import parameter_groups
-from vlm_tune.training.running.sampling import epoch_order, example_weights
 from vlm_tune.training.running.selection import Selection, Validation
 from vlm_tune.training.running.sft import Forward, Loss, make_trainer
 from vlm_tune.training.running.signals import listening
-from vlm_tune.training.running.steps import Row, Steps
+from vlm_tune.training.running.steps import Row, steps_of
 from vlm_tune.training.running.stock import Stock
+from vlm_tune.training.running.store import clear_gpu
 from vlm_tune.training.running.trackers import tracked
 from vlm_tune.training.running.watch import History, Watch, callback
 
@@ -111,17 +111,25 @@ def train(job: Job) -> History:
 def _run(job: Job, folder: Path, history: History, resume: Path | None) -> History:
     config, started = job.config, time.perf_counter()
     labels = [example.label for example in job.batches.examples]
-    steps = _steps(job, labels)
+    steps = steps_of(
+        config,
+        labels,
+        rank=_processes.rank(),
+        world_size=_processes.world_size(),
+        even=job.resident.sharded,
+    )
     forward, micro_batch_size = _forward(job)
+    steps.coming = forward.coming
     loss = Loss(
         forward,
         config,
-        num_tokens=[len(job.batches.answer(label)) for label in labels],
+        num_tokens=job.batches.num_tokens,
         micro_batch_size=min(_processes.gathered(micro_batch_size)),
         in_step=job.resident.sharded,
     )
     selection = _selection(job, folder, history, resume)
     watch = Watch(job, steps, history, started=started, selection=selection)
+    watch.retell()
     trainer = make_trainer(
         without_copies(job.wrapped),
         arguments_of(job, folder, forward),
@@ -134,6 +142,7 @@ def _run(job: Job, folder: Path, history: History, resume: Path | None) -> Histo
     )
     watch.log = trainer.log if config.report_to else None
     with (
+        closing(forward),
         _console.progress(job.title, total=job.num_steps) as bar,
         _installed(forward, job.resident.model),
         tracked(trainer, config.report_to, job.logs),
@@ -146,18 +155,6 @@ def _run(job: Job, folder: Path, history: History, resume: Path | None) -> Histo
     history.seconds = watch.seconds
     trainer.accelerator.free_memory()
     return history
-
-
-def _steps(job: Job, labels: Sequence[str]) -> Steps:
-    config = job.config
-    return Steps(
-        lambda epoch: epoch_order(labels, sampling=config.sampling, seed=config.seed, epoch=epoch),
-        example_weights(labels, config.class_weights),
-        batch_size=config.batch_size,
-        rank=_processes.rank(),
-        world_size=_processes.world_size(),
-        even=job.resident.sharded,
-    )
 
 
 def _train(trainer: SFTTrainer, job: Job, watch: Watch, resume: Path | None) -> None:
@@ -205,7 +202,14 @@ def _forward(job: Job) -> tuple[Forward, int]:
     if way is not None:
         layout, room = fit_to_memory(job, fused=True)
         recompute.share = layout.checkpointed
-        fast = Fast(job.resident, job.batches, way, sees_once=set(config.regions) == {"language"}, room=room)
+        fast = Fast(
+            job.resident,
+            job.batches,
+            way,
+            sees_once=set(config.regions) == {"language"},
+            room=room,
+            changed=config.changes_photos,
+        )
         fast.read(range(len(job.batches)))
         with _installed(fast, job.resident.model), speaking(job.wrapped):
             difference = fast.difference(stock, job.wrapped, [Row(0, 1.0)])
@@ -216,7 +220,9 @@ def _forward(job: Job) -> tuple[Forward, int]:
             "stock one (slower). Please report it with the output of vlm_tune.show_versions()."
         )
         # Its photos lie in memory that the stock path may want.
+        fast.close()
         del fast
+    clear_gpu(job.batches.kept)
     layout, _ = fit_to_memory(job, fused=False)
     stock.recomputes = layout.checkpointed > 0
     return stock, layout.micro_batch_size

@@ -26,12 +26,13 @@ class Answers:
     weights: Tensor
 
 
-def answer_loss(answers: Answers, *, num_tokens: int, label_smoothing: float = 0.0) -> Tensor:
+def answer_loss(answers: Answers, *, num_tokens: float, label_smoothing: float = 0.0) -> Tensor:
     """Return the weighted sum of the tokens' cross-entropies over a number of tokens, in nats.
 
     Args:
         answers: Some or all of the examples of one optimizer step.
-        num_tokens: Trained tokens of the whole step, so that the parts of a step add up to its mean.
+        num_tokens: Trained tokens of the whole step, so that the parts of a step add up to its mean; those of a mixed
+            photo's two answers count by their shares.
         label_smoothing: Share of each target that is spread over the vocabulary (Szegedy et al. 2016,
             arXiv 1512.00567).
     """

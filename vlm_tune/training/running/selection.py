@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,11 +40,13 @@ class Validation:
         examples: The labelled photos.
         mode: How the model answers.
         batch_size: Photos per batch; None chooses by device.
+        after_epoch: Told of the epochs done and the accuracy; training ends when it returns False.
     """
 
     examples: Sequence[Example]
     mode: Mode = "score"
     batch_size: int | None = None
+    after_epoch: Callable[[float, float], bool] | None = None
 
 
 class Seen(NamedTuple):
@@ -62,6 +64,11 @@ class Seen(NamedTuple):
     num_correct: int
     num_examples: int
 
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.num_correct / self.num_examples
+
 
 def best(seen: Sequence[Seen]) -> int:
     """Return the place of the most accurate one; the earliest of several.
@@ -70,7 +77,7 @@ def best(seen: Sequence[Seen]) -> int:
         >>> best([Seen(10, 0.9, 5, 8), Seen(20, 0.5, 7, 8), Seen(30, 0.4, 7, 8)])
         1
     """
-    return max(range(len(seen)), key=lambda place: seen[place].num_correct / seen[place].num_examples)
+    return max(range(len(seen)), key=lambda place: seen[place].accuracy)
 
 
 class Selection:

@@ -28,8 +28,14 @@ __all__ = ["Forward", "Loss", "make_trainer"]
 class Forward(Protocol):
     """A way to put examples through the model: `stock.Stock` or `fast.Fast`."""
 
+    def coming(self, rows: Sequence[Row]) -> None:
+        """Begin with the photos of examples that will be asked for."""
+
     def answers(self, model: Any, rows: Sequence[Row]) -> Answers:
         """Return what the model says at the answers of some examples."""
+
+    def close(self) -> None:
+        """End what was begun."""
 
 
 class Loss:
@@ -38,7 +44,7 @@ class Loss:
     Args:
         forward: How examples go through the model.
         config: The training configuration.
-        num_tokens: Trained tokens of each example.
+        num_tokens: Returns the trained tokens of an example; see `Batches.num_tokens`.
         micro_batch_size: Most examples of one pass; halved, once told, when memory runs out.
         in_step: Whether all processes must make the same passes, so that none may try again alone.
     """
@@ -48,7 +54,7 @@ class Loss:
         forward: Forward,
         config: TrainConfig,
         *,
-        num_tokens: Sequence[int],
+        num_tokens: Callable[[Row], float],
         micro_batch_size: int,
         in_step: bool = False,
     ) -> None:
@@ -89,7 +95,7 @@ class Loss:
         return loss
 
     def _backward(self, step: Step, model: Any, accelerator: Any) -> torch.Tensor:
-        num_tokens = sum(self._num_tokens[row.index] for row in step.everyone)
+        num_tokens = sum(map(self._num_tokens, step.everyone))
         total: Any = 0.0
         for part in chunks(step.rows, self.micro_batch_size):
             with accelerator.autocast():

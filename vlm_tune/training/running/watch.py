@@ -88,6 +88,7 @@ class Watch:
         self.bar: _console.Bar | None = None
         self.ending = Ending()
         self.stopping = False
+        self._halted = False
         self.saved = history.resumed_from
         self._started, self._saved_at = started, time.perf_counter()
         self._before = history.seconds
@@ -127,8 +128,14 @@ class Watch:
         seen = self._selection.look(step)
         if self.log is not None:
             loss = {} if seen.loss is None else {"eval_loss": seen.loss}
-            self.log({"eval_accuracy": seen.num_correct / seen.num_examples, **loss})
+            self.log({"eval_accuracy": seen.accuracy, **loss})
+        self._tell(seen)
         return self.exhausted
+
+    def retell(self) -> None:
+        """Tell of the epochs of interrupted runs again."""
+        for seen in self.history.validation:
+            self._tell(seen)
 
     def finish(self) -> None:
         """Read all losses, and look at the weights: a gradient can be broken where the loss was not.
@@ -188,17 +195,25 @@ class Watch:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the validation examples have not got better for as long as there is patience."""
-        return self._selection is not None and self._selection.exhausted
+        """Whether there is no patience left with the validation examples, or somebody has seen enough of them."""
+        return self._halted or (self._selection is not None and self._selection.exhausted)
 
     @property
     def seconds(self) -> float:
         """Time spent reading photos and training, interrupted runs before included."""
         return self._before + time.perf_counter() - self._started
 
+    def _tell(self, seen: Seen) -> None:
+        validation = self.job.validation
+        if validation is not None and validation.after_epoch is not None:
+            # One process decides for all: they must end at the same step.
+            go_on = _processes.by_one(validation.after_epoch)
+            self._halted |= not go_on(seen.step / len(self.steps), seen.accuracy)
+
     def _note(self, reading: Reading) -> None:
         if not abs(reading.loss) < float("inf"):
-            names = [self.job.batches.examples[row.index].id for row in reading.step.everyone]
+            seen = dict.fromkeys(index for row in reading.step.everyone for index in row.examples)
+            names = [self.job.batches.examples[index].id for index in seen]
             raise TrainingError(
                 f"the loss is {reading.loss} at step {reading.number}, with {_some(names)}: lower the learning rate "
                 f"(now {self.job.config.learning_rate:g}), or train in bfloat16 instead of float16. No "
