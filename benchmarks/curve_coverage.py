@@ -7,7 +7,8 @@ A curve is drawn (its family's formula, random numbers), and models are trained 
 seeds a size, each of whose error is off by 10 % of itself (standard deviation), on the same test images, which are hard
 for all of them alike (correlation 0.6) or not. Then the band of 800 and of 1,600 images, made from the points as a user
 would make it, is compared with the curve: the error expected on new photos. `new runs` is another question: whether the
-mean of three new trainings, measured on the very same test images, lies in the band too.
+mean of three new trainings, measured on the very same test images, lies in the band too. `growth` is the interval
+of the points gained per doubling from the smallest size to the largest, which fits no family.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ class Simulated:
 
 
 def measure(job: Job) -> list[tuple[bool, bool, float, float]]:
-    """Return, for each curve and asked size: band holds the curve, holds new runs, its width, value less curve."""
+    """Return, for each curve and asked size: band holds the curve, holds new runs, its width, value less curve.
+
+    Behind the asked sizes, the same of the growth, without new runs.
+    """
     found = []
     for number in range(job.curves):
         generator = np.random.default_rng([job.seed, number, job.n_test, list(TRUTHS).index(job.truth)])
@@ -122,16 +126,21 @@ def measure(job: Job) -> list[tuple[bool, bool, float, float]]:
             again = float(np.mean([models.answers(n).mean() for _ in range(SEEDS)]))
             inside, new = band.low <= truth <= band.high, band.low <= again <= band.high
             found.append((inside, new, band.high - band.low, band.value - truth))
+        growth, ends = measured.growth(), curve(np.array([SIZES[0], SIZES[-1]], dtype=float))
+        truth = float(ends[0] - ends[1]) / float(np.log2(SIZES[-1] / SIZES[0]))
+        found.append((growth.low <= truth <= growth.high, True, growth.high - growth.low, growth.value - truth))
     return found
 
 
 def row(job: Job, results: list[tuple[bool, bool, float, float]]) -> str:
     """Return one line of the table."""
-    table = np.array(results, dtype=float).reshape(-1, len(ASKED), 4)
+    table = np.array(results, dtype=float).reshape(-1, len(ASKED) + 1, 4)
     cells = []
     for place in range(len(ASKED)):
         inside, new, width, off = table[:, place].T
         cells += [f"{inside.mean():.1%}", f"{new.mean():.1%}", f"{100 * width.mean():.1f}", f"{100 * off.mean():+.1f}"]
+    inside, _, width, off = table[:, -1].T
+    cells += [f"{inside.mean():.1%}", f"{100 * width.mean():.1f}", f"{100 * off.mean():+.1f}"]
     known = "each image" if job.by_image else "counts"
     return f"| {job.truth} | {job.n_test:,} | {known} | {' | '.join(cells)} |"
 
@@ -150,14 +159,17 @@ def main() -> None:
         for by_image in (True, False)
     ]
     heads = [head for n in ASKED for head in (f"{n:,}: holds", "new runs", "width", "off")]
+    heads += ["growth: holds", "width", "off"]
     print(f"| curve | test images | known | {' | '.join(heads)} |\n|{'---|' * (3 + len(heads))}")
     ours: list[tuple[bool, bool, float, float]] = []
     with ProcessPoolExecutor(arguments.workers) as pool:
         for job, results in zip(jobs, pool.map(measure, jobs), strict=True):
             print(row(job, results), flush=True)
             ours += results if job.truth in OURS else []
-    held = np.mean([inside for inside, *_ in ours])
-    print(f"\nOver the families fitted: {held:.1%} of {len(ours):,} bands hold the curve; nominal 95 %.")
+    held = np.array([inside for inside, *_ in ours], dtype=float).reshape(-1, len(ASKED) + 1)
+    bands = held[:, : len(ASKED)]
+    print(f"\nOver the families fitted: {bands.mean():.1%} of {bands.size:,} bands hold the curve; nominal 95 %.")
+    print(f"Growth per doubling: {held[:, -1].mean():.1%} of {len(held):,} intervals hold it; nominal 95 %.")
     print(f"{arguments.curves} curves a row, {time.monotonic() - began:.0f} s.")
 
 

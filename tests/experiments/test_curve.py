@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from vlm_tune.errors import EvaluationError, ForecastError, StorageError
 from vlm_tune.experiments import CurvePoint, LearningCurve
+from vlm_tune.experiments.display import growth_of
 from vlm_tune.plots import figure_to_svg
 from vlm_tune.records import Money
 from vlm_tune.statistics import wilson
@@ -252,7 +253,22 @@ def test_show_has_a_row_for_each_size_and_the_forecasts(
     said = " ".join(capsys.readouterr().out.split())
     assert "53.1 % [43.3, 62.6]" in said
     assert "50.0 to 56.1" in said
+    assert "100.0 % (n=25) │ +46.9 [" in said
+    assert "From 25 to 319 images, a doubling brought +9.2 points [" in said
     assert "With 1,276 training images, 4 times the largest size measured" in said
+
+
+def test_sizes_that_are_nearly_equal_and_single_seeds_have_no_growth(capsys: pytest.CaptureFixture[str]) -> None:
+    close = curve_of({100: (50, 51), 110: (52, 53), 200: (60, 61)})
+    assert growth_of(close, 100) is None
+    assert growth_of(close, 110) is None
+    assert growth_of(close, 200) == close.growth(110, 200)
+    close.until(110).show()
+    assert "a doubling brought" not in capsys.readouterr().out
+    single = curve_of({100: (50,), 200: (52,)})
+    single.show()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No forecast: growth needs a second seed" in said
 
 
 def test_show_says_why_there_is_no_forecast(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from vlm_tune.errors import EvaluationError
-from vlm_tune.experiments import CurvePoint
-from vlm_tune.records import Estimate, Money
+from vlm_tune.evaluation import Evaluation, Evaluator
+from vlm_tune.experiments import CurvePoint, FailedPoint
+from vlm_tune.records import Estimate, Money, Prediction
+from vlm_tune.testing import ScriptedPredictor, tiny_dataset
 
 
 def test_accuracy_has_its_wilson_interval_and_the_gap_is_to_training() -> None:
@@ -66,3 +68,69 @@ def test_what_is_no_number_is_refused(update: dict[str, object]) -> None:
 def test_money_is_kept() -> None:
     point = CurvePoint(size=25, seed=0, right=1, n_test=2, cost=Money(usd=0.5, basis="a bill"), seconds=3.0)
     assert CurvePoint.model_validate_json(point.model_dump_json()).cost == Money(usd=0.5, basis="a bill")
+
+
+TRUTH = {"1.jpg": "dent", "2.jpg": "crack", "3.jpg": "dent", "4.jpg": "crack"}
+
+
+def evaluation(answers: dict[str, str], truth: dict[str, str] = TRUTH) -> Evaluation:
+    return Evaluation.from_answers("tuned", truth=truth, answers=answers, classes=["crack", "dent"])
+
+
+def test_a_point_of_an_evaluation_counts_its_answers_in_their_order() -> None:
+    said = {"1.jpg": "dent", "2.jpg": "dent", "3.jpg": "a dent, perhaps", "4.jpg": "crack"}
+    point = CurvePoint.of(evaluation(said), size=25, seed=1, seconds=3.0)
+    assert (point.size, point.seed, point.right, point.n_test, point.seconds) == (25, 1, 2, 4, 3.0)
+    assert point.rightness == (True, False, False, True)
+
+
+def test_evaluations_of_the_same_images_have_the_same_test_set() -> None:
+    one, other = (
+        CurvePoint.of(evaluation(dict.fromkeys(TRUTH, label)), size=25, seed=0) for label in ("dent", "crack")
+    )
+    assert one.test_set == other.test_set
+    others = [
+        {**TRUTH, "4.jpg": "dent"},
+        dict(reversed(TRUTH.items())),
+        {key: TRUTH[key] for key in ("1.jpg", "2.jpg", "3.jpg")},
+    ]
+    for truth in others:
+        assert CurvePoint.of(evaluation(truth, truth), size=25, seed=0).test_set != one.test_set
+
+
+def test_a_missing_answer_is_left_out_and_too_many_are_refused() -> None:
+    data = tiny_dataset(8, split=False)
+
+    def says(missing: int) -> Evaluation:
+        lost = set(data.ids[:missing])
+        answer = ScriptedPredictor(
+            lambda one: Prediction(example_id=one.id, outcome="failed", error="x") if one.id in lost else one.label,
+            name="tuned",
+        )
+        return Evaluator(data).run(answer)
+
+    point = CurvePoint.of(says(1), size=25, seed=0)
+    assert (point.right, point.n_test) == (23, 23)
+    with pytest.raises(EvaluationError, match="2 of 24 examples are missing"):
+        CurvePoint.of(says(2), size=25, seed=0)
+
+
+def test_several_classes_are_right_when_all_are_named_and_no_other() -> None:
+    truth = {"1.jpg": ["crack", "dent"], "2.jpg": [], "3.jpg": ["dent"]}
+    said = {"1.jpg": "dent, crack", "2.jpg": "none", "3.jpg": "crack, dent"}
+    several = Evaluation.from_answers("x", truth=truth, answers=said, classes=["crack", "dent"], multi_label=True)
+    assert CurvePoint.of(several, size=25, seed=0).rightness == (True, True, False)
+
+
+def test_points_and_failures_are_told_in_words() -> None:
+    trained = Estimate(value=1.0, low=0.99, high=1.0, n=319, method="Wilson 95%")
+    cost = Money(usd=1.0, basis="rent")
+    point = CurvePoint(size=1319, seed=2, right=87, n_test=98, train_accuracy=trained, cost=cost, seconds=480.4)
+    assert point.sentence == (
+        "1,319 images, seed 2: 88.8 % [81.0, 93.6] of 98 test images, 100.0 % of 319 training images, 480 s, $1.00"
+    )
+    assert (
+        CurvePoint(size=25, seed=0, right=0, n_test=98).sentence
+        == "25 images, seed 0: 0.0 % [0.0, 3.8] of 98 test images"
+    )
+    assert FailedPoint(size=400, seed=1, error="no memory").sentence == "400 images, seed 1: failed: no memory"

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import beta
 
 from vlm_tune.experiments import CurvePoint
-from vlm_tune.experiments.resampling import Measured, resample
+from vlm_tune.experiments.resampling import Measured, redrawn, resample
 
 RIGHT = {25: (52, 55, 49), 50: (63, 60, 61), 100: (71, 69, 73), 200: (77, 80, 78)}
 
@@ -61,6 +61,9 @@ def test_the_images_luck_moves_all_sizes_together_when_the_same_are_hard() -> No
     alike = by_image(RIGHT, shuffled=False).resampled_errors(1000)
     apart = by_image(RIGHT, shuffled=True).resampled_errors(1000)
     unknown = measured().resampled_errors(1000)
+    by_itself = measured().resampled_errors(1000, alike=False)
+    assert abs(np.corrcoef(by_itself[:, 1], by_itself[:, 2])[0, 1]) < 0.1
+    assert np.sort(by_itself, axis=0) == pytest.approx(np.sort(unknown, axis=0))
     together = [float(np.corrcoef(errors[:, 1], errors[:, 2])[0, 1]) for errors in (alike, apart, unknown)]
     assert together[0] > 0.7
     assert abs(together[1]) < 0.5
@@ -88,3 +91,19 @@ def test_a_lack_of_fit_is_noticed_and_a_good_fit_is_not() -> None:
 def test_the_same_points_give_the_same_curves() -> None:
     first, second = (resample(measured(), draws=50).errors(np.array([400.0])) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def test_two_curves_share_the_images_luck_and_not_the_seeds() -> None:
+    points = by_image(RIGHT, shuffled=False)
+    first, same, other = (redrawn(points, points.seed_variance, noise_seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, same)
+    assert 0.1 < np.corrcoef(first[:, 1], other[:, 1])[0, 1] < 0.99
+    without = (redrawn(points, 0.0, noise_seed=seed) for seed in (1, 2))
+    assert np.array_equal(*without)
+
+
+def test_a_size_whose_seeds_differ_more_counts_by_itself() -> None:
+    wild = measured({**RIGHT, 50: (43, 60, 81)})
+    assert wild.seed_variances[1] > 2 * wild.seed_variance
+    assert wild.seed_variances[[0, 2, 3]] == pytest.approx(wild.seed_variance)
+    assert np.std(redrawn(wild, wild.seed_variances), axis=0)[1] > np.std(redrawn(wild, wild.seed_variance), axis=0)[1]

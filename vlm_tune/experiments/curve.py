@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from vlm_tune import _console
+from vlm_tune import _console, _processes
 from vlm_tune._files import read_json, write_json
-from vlm_tune.errors import EvaluationError, ForecastError, StorageError
+from vlm_tune.errors import EvaluationError, ForecastError, StorageError, TrainingError
 from vlm_tune.experiments import forecast as forecasts
+from vlm_tune.experiments.display import curve_display, curve_figure, curve_frame
 from vlm_tune.experiments.forecast import Forecast, ImagesNeeded, MarginalValue
-from vlm_tune.experiments.points import CurvePoint
-from vlm_tune.experiments.resampling import Measured, Resampled, resample
-from vlm_tune.records import Estimate, Record
-from vlm_tune.statistics.proportions import wilson_limits
+from vlm_tune.experiments.growth import gain
+from vlm_tune.experiments.hindcast import Hindcast
+from vlm_tune.experiments.measured import MeasuredCurve
+from vlm_tune.experiments.running import run_points
+from vlm_tune.plots.curves import CurveBand
+from vlm_tune.records import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import Group
+
+    from vlm_tune.data import Dataset
+    from vlm_tune.experiments.backends import Backend
+    from vlm_tune.training import LoRATrainer
 
 __all__ = ["LearningCurve"]
 
 _KIND = "learning curve"
 
 
-class LearningCurve(Record):
+class LearningCurve(MeasuredCurve):
     """Points of growing training size, all measured on the same test images.
 
     Raises:
         EvaluationError: There are no points, two of the same size and seed, or points of different test sets.
 
     Examples:
+        >>> from vlm_tune.experiments import CurvePoint
         >>> right = {25: (52, 55), 50: (63, 60), 100: (71, 69), 200: (77, 80)}
         >>> points = [CurvePoint(size=size, seed=seed, right=count, n_test=98)
         ...           for size, counts in right.items() for seed, count in enumerate(counts)]
@@ -47,59 +54,71 @@ class LearningCurve(Record):
         'out_of_reach'
     """
 
-    points: tuple[CurvePoint, ...]
-    """One for each training, in any order."""
-    classes: tuple[str, ...]
-    """The classes asked about."""
-    chance: float = Field(ge=0, le=1)
-    """Accuracy of guessing: the share of the largest class, or of one class of as many that are equally frequent."""
+    @classmethod
+    def run(
+        cls,
+        trainer: LoRATrainer,
+        data: Dataset,
+        sizes: Sequence[int],
+        seeds: Sequence[int] = (0, 1, 2),
+        *,
+        run_dir: Path | str,
+        backend: Backend | None = None,
+        keep_adapters: bool = False,
+    ) -> LearningCurve:
+        """Train on growing subsets with several seeds, and evaluate each adapter on the same test images.
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Refuse points that do not belong together."""
-        if not self.points:
-            raise EvaluationError("a learning curve needs points; give one for each training")
-        first, seen = self.points[0], set[tuple[int, int]]()
-        for point in self.points:
-            where = f"the point at {point.size} images, seed {point.seed}"
-            if (point.n_test, point.test_set) != (first.n_test, first.test_set):
-                raise EvaluationError(
-                    f"{where} was measured on another test set ({point.n_test} images, {point.test_set}) than the "
-                    f"first ({first.n_test} images, {first.test_set}); evaluate every training on the same test split"
-                )
-            if (point.size, point.seed) in seen:
-                raise EvaluationError(f"{where} is there twice; give one point for each training")
-            seen.add((point.size, point.seed))
+        The subset of a size and a seed is stratified, shows every class, and is part of every larger one with that
+        seed; the seed also replaces `TrainConfig.seed`. All points have the configuration's epochs, so that fewer
+        images also mean fewer steps. The adapter answers about all of `data.test`, and about up to 1,000 of its
+        training images, the same ones at all larger sizes, for the training accuracy; the base stays loaded and is
+        never changed. A point's time and cost are those of its training.
 
-    @property
-    def n_test(self) -> int:
-        """Test images."""
-        return self.points[0].n_test
+        Every finished point is on the disk at once, and the same call goes on behind it, in the middle of a training
+        or of an evaluation too. Points of other models, settings or images in the same folder stay apart. A point
+        that fails (memory ran out, the loss is not finite) is noted with its reason in `failed`, the others go on,
+        and the next call tries it again.
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The sizes measured, ascending."""
-        return tuple(sorted({point.size for point in self.points}))
-
-    @cached_property
-    def _measured(self) -> Measured:
-        return Measured(self.points)
-
-    @cached_property
-    def _resampled(self) -> Resampled:
-        return resample(self._measured)
-
-    def accuracy_at(self, size: int) -> Estimate:
-        """Return the mean test accuracy over the seeds of one size, with the Wilson interval of the test images.
+        Args:
+            trainer: The model, and how to train it.
+            data: Training and test split; the validation split too, where the configuration chooses by it.
+            sizes: Training images, in any order; four sizes at least, each twice the last, make a good forecast.
+            seeds: Seeds at each size.
+            run_dir: Folder for points, answers and checkpoints.
+            backend: Where the trainings are done; here, one after the other, by default.
+            keep_adapters: Keep the adapters, in `run_dir/trainings/*/adapter`; otherwise each is removed when it has
+                answered, for rank 64 on a model of eight billion parameters takes hundreds of megabytes.
 
         Raises:
-            EvaluationError: There is no point of that size.
+            SplitError: There is no training or no test split.
+            DataError: Sizes or seeds are missing, twice there, or no numbers; a size is larger than the training
+                split, or shows not every class.
+            TrainingError: All trainings failed; the message gives the first reason.
+            StoppedError: The process was asked to end; the same call goes on.
+            StorageError: The folder cannot be written, or holds something else.
+
+        Examples:
+            >>> curve = LearningCurve.run(trainer, data, sizes=(40, 80, 160, 319), run_dir="runs/curve")
+            ... # doctest: +SKIP
         """
-        right = [point.right for point in self.points if point.size == size]
-        if not right:
-            raise EvaluationError(f"nothing was trained on {size} images; there are points at {self.sizes}")
-        share = sum(right) / len(right) / self.n_test
-        low, high = wilson_limits(share, self.n_test)
-        return Estimate(value=share, low=low, high=high, n=self.n_test, method="Wilson 95%")
+        folder = Path(run_dir)
+        points, failed = run_points(
+            trainer, data, sizes, seeds, run_dir=folder, backend=backend, keep_adapters=keep_adapters
+        )
+        if not points:
+            raise TrainingError(
+                f"no training of the curve came to anything; the first of {len(failed)}: {failed[0].sentence}"
+            )
+        labels = Counter(data.test.labels)
+        curve = cls(
+            points=tuple(points),
+            classes=data.task.classes,
+            chance=max(labels.values()) / labels.total(),
+            name=trainer.base.name,
+            failed=tuple(failed),
+        )
+        _processes.by_one(curve.save)(folder / "curve.json")
+        return curve
 
     def forecast(self, n: int) -> Forecast:
         """Return the accuracy to expect on photos like the test images after training on n images.
@@ -115,6 +134,18 @@ class LearningCurve(Record):
         """
         self._require()
         return forecasts.forecast(self._measured, self._resampled, n)
+
+    def band(self, *, points: int = 120) -> CurveBand | None:
+        """Return the band over all sizes that a forecast is made for; None where none is made.
+
+        Args:
+            points: Sizes to return it at, evenly spaced on a logarithmic scale.
+        """
+        try:
+            sizes = np.geomspace(self.sizes[0], self._require(), points)
+        except ForecastError:
+            return None
+        return CurveBand(sizes, *forecasts.band(self._resampled, sizes))
 
     def images_needed(self, target: float) -> ImagesNeeded:
         """Return how many training images an accuracy takes, or that it cannot be told.
@@ -141,58 +172,78 @@ class LearningCurve(Record):
         self._require()
         return forecasts.marginal_value(self._measured, self._resampled, n, label_usd=label_usd)
 
+    def gain_over(self, reference: LearningCurve, size: int) -> Estimate:
+        """Return by how much this curve's accuracy at a size is above another's, with its interval.
+
+        Args:
+            reference: A curve of other settings, on the same test images.
+            size: A size that both have.
+
+        Raises:
+            EvaluationError: One has no point of that size, or the test images are others.
+            ForecastError: One has a single seed only.
+        """
+        mine, its = self.points[0], reference.points[0]
+        if (mine.n_test, mine.test_set) != (its.n_test, its.test_set):
+            raise EvaluationError(
+                f"the two curves were measured on other test images ({mine.n_test}, {mine.test_set} and {its.n_test}, "
+                f"{its.test_set}); run both on the same data"
+            )
+        for curve in (self, reference):
+            curve.accuracy_at(size)
+        return gain(self._measured, reference._measured, size)
+
+    def until(self, size: int) -> LearningCurve:
+        """Return the curve as it was before anything larger was trained.
+
+        Raises:
+            EvaluationError: There is no point that small.
+        """
+        points = tuple(point for point in self.points if point.size <= size)
+        failed = tuple(point for point in self.failed if point.size <= size)
+        if not points:
+            raise EvaluationError(f"nothing was trained on {size:,} images or fewer; there are points at {self.sizes}")
+        return LearningCurve(points=points, classes=self.classes, chance=self.chance, name=self.name, failed=failed)
+
+    def hindcast(self, size: int | None = None) -> Hindcast:
+        """Return what the sizes below one foretell of it, beside what was measured there.
+
+        Args:
+            size: The size to foretell; the largest measured by default.
+
+        Raises:
+            ForecastError: As for `forecast`, of the smaller sizes alone.
+            EvaluationError: There is no point of that size, or none below it.
+        """
+        size = self.sizes[-1] if size is None else size
+        measured = self.accuracy_at(size)
+        smaller = self.until(size - 1)
+        return Hindcast(forecast=smaller.forecast(size), measured=measured, sizes=smaller.sizes)
+
     def _require(self) -> int:
         return forecasts.limit_of(self._measured)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each point: size, seed, test accuracy with interval, training accuracy, gap, cost, time."""
-        import pandas as pd
-
-        rows = []
-        for point in sorted(self.points, key=lambda point: (point.size, point.seed)):
-            accuracy, train = point.accuracy, point.train_accuracy
-            rows.append(
-                {
-                    "size": point.size,
-                    "seed": point.seed,
-                    "right": point.right,
-                    "n_test": point.n_test,
-                    "accuracy": accuracy.value,
-                    "low": accuracy.low,
-                    "high": accuracy.high,
-                    "train_accuracy": None if train is None else train.value,
-                    "gap": point.gap,
-                    "cost_usd": None if point.cost is None else point.cost.usd,
-                    "seconds": point.seconds,
-                }
-            )
-        return pd.DataFrame(rows)
+        return curve_frame(self)
 
     def show(self) -> None:
-        """Show the sizes, and what twice and four times the largest would bring, or why that cannot be told."""
-        from vlm_tune.experiments.display import curve_display
-
-        shown: Group = curve_display(self)
+        """Show the sizes, what grows how fast, what more images would bring or why that cannot be told."""
+        shown = curve_display(self)
         _console.show(shown, html=_console.to_html(shown))
 
-    def plot(self, *, against: Mapping[str, Estimate] | None = None) -> Figure:
+    def plot(self, *, against: Mapping[str, Estimate] | None = None, until: int | None = None) -> Figure:
         """Draw the points with their Wilson intervals, the band up to four times the largest size, and chance.
 
         Args:
             against: Accuracy of others on the same test images by name, drawn as lines.
-        """
-        from vlm_tune.plots.curves import CurveBand, learning_curve
+            until: The largest size that the band is made from; the points beyond it are drawn beside the band, which
+                knows nothing of them.
 
-        band = None
-        try:
-            sizes = np.geomspace(self.sizes[0], self._require(), 120)
-            band = CurveBand(sizes, *forecasts.band(self._resampled, sizes))
-        except ForecastError:
-            # Points without a band are still worth a look; show() says what is missing.
-            pass
-        tested = [(point.size, point.accuracy) for point in self.points]
-        trained = [(point.size, point.train_accuracy.value) for point in self.points if point.train_accuracy]
-        return learning_curve(tested, trained=trained, band=band, chance=self.chance, against=against or {})
+        Raises:
+            EvaluationError: No size is as small as `until`.
+        """
+        return curve_figure(self, against=against or {}, until=until)
 
     def save(self, path: Path | str) -> Path:
         """Write all points to one JSON file.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_serializer, field_validator
 
@@ -12,7 +14,12 @@ from vlm_tune.errors import EvaluationError
 from vlm_tune.records import Estimate, Money, Record
 from vlm_tune.statistics import wilson
 
-__all__ = ["CurvePoint"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vlm_tune.evaluation import Evaluation
+
+__all__ = ["CurvePoint", "FailedPoint", "images_tested"]
 
 
 class CurvePoint(Record):
@@ -82,6 +89,65 @@ class CurvePoint(Record):
         """Training accuracy less test accuracy."""
         return None if self.train_accuracy is None else self.train_accuracy.value - self.accuracy.value
 
+    @property
+    def sentence(self) -> str:
+        """The point in words."""
+        parts = [f"{self.size:,} images, seed {self.seed}: {self.accuracy.percent()} of {self.n_test:,} test images"]
+        if self.train_accuracy is not None:
+            trained = self.train_accuracy
+            parts.append(f"{100 * trained.value:.1f} % of {trained.n:,} training images")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds:.3g} s")
+        return ", ".join([*parts, *([str(self.cost)] if self.cost else [])])
+
+    @classmethod
+    def of(
+        cls,
+        evaluation: Evaluation,
+        *,
+        size: int,
+        seed: int,
+        train_accuracy: Estimate | None = None,
+        cost: Money | None = None,
+        seconds: float | None = None,
+    ) -> Self:
+        """Return the point of a trained model's evaluation on the test images.
+
+        An image that nobody could answer, such as one that does not decode, is left out, as `accuracy` does.
+
+        Args:
+            evaluation: The model's answers about the test images.
+            size: Training images.
+            seed: What the subset and the training were drawn with.
+            train_accuracy: Accuracy on the training images, as of another evaluation.
+            cost: What the training cost.
+            seconds: How long the training took.
+
+        Raises:
+            EvaluationError: Too many images are missing for there to be an accuracy.
+
+        Examples:
+            >>> from vlm_tune.evaluation import Evaluation
+            >>> truth = {"1.jpg": "dent", "2.jpg": "crack", "3.jpg": "dent"}
+            >>> said = Evaluation.from_answers("tuned", truth=truth, answers=dict.fromkeys(truth, "dent"),
+            ...     classes=["crack", "dent"])
+            >>> point = CurvePoint.of(said, size=25, seed=0)
+            >>> point.right, point.n_test, point.rightness
+            (2, 3, (True, False, True))
+        """
+        # It raises where too much is missing.
+        _ = evaluation.accuracy
+        rows = _answered(evaluation).select(["truth", "label"]).to_pylist()
+        return cls.of_answers(
+            [row["label"] == row["truth"] for row in rows],
+            size=size,
+            seed=seed,
+            test_set=images_tested(evaluation),
+            train_accuracy=train_accuracy,
+            cost=cost,
+            seconds=seconds,
+        )
+
     @classmethod
     def of_answers(
         cls,
@@ -112,3 +178,32 @@ class CurvePoint(Record):
             cost=cost,
             seconds=seconds,
         )
+
+
+class FailedPoint(Record):
+    """A training that came to nothing, and why; it is tried again when the curve is run again."""
+
+    size: PositiveInt
+    """Training images."""
+    seed: NonNegativeInt
+    """What the subset and the training were drawn with."""
+    error: str
+    """What was the matter."""
+
+    @property
+    def sentence(self) -> str:
+        """The failure in words."""
+        return f"{self.size:,} images, seed {self.seed}: failed: {self.error}"
+
+
+def images_tested(evaluation: Evaluation) -> str:
+    """Return the fingerprint of the images that an evaluation is about: ids, classes, and their order."""
+    rows = _answered(evaluation).select(["example_id", "truth"]).to_pylist()
+    content = json.dumps([list(row.values()) for row in rows], ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _answered(evaluation: Evaluation) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return evaluation.table.filter(pc.not_equal(evaluation.table["outcome"], "failed"))

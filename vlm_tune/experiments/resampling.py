@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["DRAWS", "Measured", "Resampled", "resample"]
+__all__ = ["DRAWS", "Measured", "Resampled", "redrawn", "resample"]
 
 DRAWS = 1000
 """Resampled curves."""
@@ -96,10 +96,21 @@ class Measured:
     @cached_property
     def seed_variance(self) -> float:
         """Variance between seeds as a multiple of p (1 - p)."""
+        return float((self._squares.sum() + _PRIOR_SEEDS / self.n_test) / (self.freedom + _PRIOR_SEEDS))
+
+    @property
+    def seed_variances(self) -> Array:
+        """The same for each size: that of its own seeds, where they differ by more than those of all sizes do."""
+        own = (self._squares + _PRIOR_SEEDS * self.seed_variance) / (self.seeds - 1 + _PRIOR_SEEDS)
+        return np.maximum(own, self.seed_variance)
+
+    @cached_property
+    def _squares(self) -> Array:
+        """Squared distances of the points from their size's mean, summed, as multiples of p (1 - p)."""
         errors = np.array([1.0 - point.right / point.n_test for point in self.points])
         place = np.searchsorted(self.sizes, [float(point.size) for point in self.points])
-        squares = float(np.sum((errors - self.errors[place]) ** 2 / self.spread[place]))
-        return (squares + _PRIOR_SEEDS / self.n_test) / (self.freedom + _PRIOR_SEEDS)
+        squares = (errors - self.errors[place]) ** 2 / self.spread[place]
+        return np.asarray(np.bincount(place, squares, len(self.sizes)), dtype=float)
 
     @cached_property
     def fits(self) -> tuple[FamilyFit, ...]:
@@ -118,15 +129,23 @@ class Measured:
         over = len(self.sizes) - _SHAPE_NUMBERS
         return float(f.sf(self.lack_of_fit / self.seed_variance, over, self.freedom + _PRIOR_SEEDS))
 
-    def resampled_errors(self, draws: int) -> Array:
-        """Return draws x sizes errors with other test images."""
+    def resampled_errors(self, draws: int, *, alike: bool = True) -> Array:
+        """Return draws x sizes errors with other test images.
+
+        Args:
+            draws: How many.
+            alike: Where it is not known which images were right, whether all models find the same ones hard: that is
+                the wider choice for an accuracy, and the narrower one for the difference of two.
+        """
         from scipy.special import betaincinv
 
         if all(point.rightness is not None for point in self.points):
             return _reweighed(self.mean(np.array([point.rightness for point in self.points], dtype=float).T), draws)
-        luck = (np.random.default_rng(0).permutation(draws) + 0.5) / draws
+        generator = np.random.default_rng(0)
+        lucks = [generator.permutation(draws) for _ in (self.sizes[:1] if alike else self.sizes)]
+        luck = (np.stack(lucks, axis=1) + 0.5) / draws
         wrong = self.errors * self.n_test
-        return np.asarray(betaincinv(wrong + 0.5, self.n_test - wrong + 0.5, luck[:, None]), dtype=float)
+        return np.asarray(betaincinv(wrong + 0.5, self.n_test - wrong + 0.5, luck), dtype=float)
 
 
 @dataclass(frozen=True)
@@ -146,12 +165,28 @@ class Resampled:
 
 def resample(measured: Measured, *, draws: int = DRAWS) -> Resampled:
     """Return the families fitted to curves that could as well have been measured; the same for the same points."""
-    freedom = measured.freedom + _PRIOR_SEEDS
-    generator = np.random.default_rng(1)
-    scale = max(measured.seed_variance, measured.lack_of_fit) * freedom / generator.chisquare(freedom, draws)
-    noise = generator.standard_normal((draws, len(measured.sizes)))
-    errors = measured.resampled_errors(draws) + noise * np.sqrt(scale[:, None] / measured.weights)
+    errors = redrawn(measured, max(measured.seed_variance, measured.lack_of_fit), draws=draws)
     return Resampled(tuple(fit_many(family, measured.sizes, errors, measured.weights) for family in FAMILIES))
+
+
+def redrawn(
+    measured: Measured, variance: float | Array, *, draws: int = DRAWS, alike: bool = True, noise_seed: int = 1
+) -> Array:
+    """Return draws x sizes errors with other test images and other seeds; the same for the same points.
+
+    Args:
+        measured: The points.
+        variance: Of one point beside the luck of the test images, as a multiple of p (1 - p); or one for each size.
+        draws: How many.
+        alike: See `Measured.resampled_errors`.
+        noise_seed: What the seeds' noise is drawn with; the images are drawn alike for all.
+    """
+    freedom = measured.freedom + _PRIOR_SEEDS
+    generator = np.random.default_rng(noise_seed)
+    scale = freedom / generator.chisquare(freedom, draws)
+    noise = generator.standard_normal((draws, len(measured.sizes)))
+    noise *= np.sqrt(scale[:, None] * (variance / measured.weights))
+    return measured.resampled_errors(draws, alike=alike) + noise
 
 
 def _reweighed(right: Array, draws: int) -> Array:

@@ -38,7 +38,8 @@ class Report:
     Args:
         evaluations: The systems, in the order of the scoreboard: usually floor, base, rivals, tuned.
         sections: Further results in any order: `Comparison`, `LeakageReport`, `Profile`, `AdapterPlan`,
-            `OverfitReport`, `Adapter`, `MergeReport`.
+            `OverfitReport`, `Adapter`, `MergeReport`, `LearningCurve`, `SweepResult`, `LabelAudit`,
+            `Rescored`.
         title: What the page is called.
         photos: Largest number of thumbnails on the page. Disagreements come first; the page says how many
             photos are left out.

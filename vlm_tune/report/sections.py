@@ -25,8 +25,9 @@ def section(result: object, context: Context) -> Section:
     """Return the section of one result.
 
     Args:
-        result: A `Comparison`, `LeakageReport`, `Profile`, `AdapterPlan`, `OverfitReport`, `Adapter` or
-            `MergeReport`. Other types can be added with `section.register`.
+        result: A `Comparison`, `LeakageReport`, `Profile`, `AdapterPlan`, `OverfitReport`, `Adapter`, `MergeReport`,
+            `LearningCurve`, `SweepResult`, `LabelAudit` or `Rescored`. Other types can be added with
+            `section.register`.
         context: What all sections share.
 
     Raises:

@@ -86,6 +86,7 @@ def _(adapter: Adapter, context: Context) -> Section:
         ),
         ("Layers adapted", ", ".join(config.kinds)),
         ("Learning rate", f"{config.learning_rate:g}, {config.lr_scheduler}"),
+        *([("Photos changed by", config.augment.words)] if config.augment and config.changes_photos else []),
         ("Loss", f"{log.losses[0]:.3f} at first, {log.final_loss:.4f} at last"),
         ("Trained tokens", f"{percent(log.audit.trained_fraction, 1)} of the tokens: the answers"),
     ]
