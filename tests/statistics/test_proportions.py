@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm, t
 from statsmodels.stats.proportion import proportion_confint
 
 from vlm_tune.statistics import mean_of_proportions, wilson
@@ -62,6 +63,16 @@ def test_the_mean_of_proportions_contains_itself(counts: list[tuple[int, int]]) 
 
 def test_the_mean_of_one_proportion_is_that_proportion() -> None:
     assert mean_of_proportions([wilson(9, 10)]).low == pytest.approx(wilson(9, 10).low)
+
+
+def test_a_mean_is_no_surer_on_one_side_than_half_its_length() -> None:
+    parts = [wilson(20, 20), wilson(19, 20), wilson(20, 20)]
+    mean = mean_of_proportions(parts)
+    half = math.hypot(*((part.high - part.low) / 2 for part in parts)) / 3
+    below = math.hypot(*(part.value - part.low for part in parts)) / 3
+    factor = t.ppf(0.975, 57) / norm.ppf(0.975)
+    assert mean.value - mean.low == pytest.approx(factor * max(half, below))
+    assert mean.high == min(1.0, mean.value + factor * half)
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from vlm_tune._spreading import Spreads
 from vlm_tune.errors import EvaluationError
 from vlm_tune.predictors import Predictor
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
 
 __all__ = ["Answer", "ask"]
+
+MOST = 256
+"""Examples that a copy of a predictor is asked about at a time: what a lost worker costs at most."""
 
 
 class Answer(NamedTuple):
@@ -30,15 +35,23 @@ class Answer(NamedTuple):
     elapsed_s: float
 
 
-def ask(predictor: Predictor, examples: Sequence[Example], task: Task) -> Generator[Answer, None, None]:
+def ask(
+    predictor: Predictor, examples: Sequence[Example], task: Task, *, backend: Spreads | None = None
+) -> Generator[Answer, None, None]:
     """Yield a predictor's answers as they arrive, in its order; close the iterator to stop the predictor at once.
+
+    Args:
+        predictor: Who is asked.
+        examples: About what.
+        task: The question.
+        backend: Where copies of the predictor answer; None: in this process.
 
     Raises:
         EvaluationError: An answer was not asked for, or is no class.
     """
     waiting = {example.id: number for number, example in enumerate(examples)}
     before = time.perf_counter()
-    answers = predictor.predict(examples, task)
+    answers = predictor.predict(examples, task) if backend is None else _spread(predictor, examples, task, backend)
     with ExitStack() as stack:
         if isinstance(answers, Generator):
             # A full disk ends the loop early: the predictor must stop then, not when it is collected.
@@ -52,6 +65,37 @@ def ask(predictor: Predictor, examples: Sequence[Example], task: Task) -> Genera
             now = time.perf_counter()
             yield Answer(number, checked, now - before)
             before = now
+
+
+def _spread(
+    predictor: Predictor, examples: Sequence[Example], task: Task, backend: Spreads
+) -> Generator[Prediction, None, None]:
+    copy = _Copy(predictor, task, predictor.fingerprint)
+    # Closed with this generator, and not when it is collected.
+    batches = backend.map_batches(copy, examples, most=MOST)
+    with ExitStack() as stack:
+        if isinstance(batches, Generator):
+            stack.enter_context(closing(batches))
+        for answers in batches:
+            yield from answers
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A predictor as it is sent to other processes."""
+
+    predictor: Predictor
+    task: Task
+    fingerprint: str
+
+    def __call__(self, examples: Sequence[Example]) -> list[Prediction]:
+        if self.predictor.fingerprint != self.fingerprint:
+            raise EvaluationError(
+                f"{self.predictor.name} is another predictor on the worker than here, so its answers would be kept "
+                "under a wrong name: give it a dtype (a machine without a GPU chooses float32), and see that every "
+                "machine has the same weights"
+            )
+        return list(self.predictor.predict(examples, self.task))
 
 
 def _check(prediction: Prediction, task: Task, name: str) -> Prediction:

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from vlm_tune import _console
-from vlm_tune.errors import EvaluationError
-from vlm_tune.evaluation.evaluation import Evaluation
-from vlm_tune.evaluation.pairing import pair
+from vlm_tune.cost import Cost
+from vlm_tune.evaluation.comparing import ratios, wording
+from vlm_tune.evaluation.comparing.counts import Verdict, decide
+from vlm_tune.evaluation.comparing.examples import TaggedExamples, choose
+from vlm_tune.evaluation.comparing.paired import Paired
+from vlm_tune.evaluation.comparing.wording import Tag
 from vlm_tune.evaluation.sides import load_sides, save_sides
 from vlm_tune.records import Estimate
-from vlm_tune.statistics import mcnemar_exact, mcnemar_mid_p, sample_size_for_power, tango, wilson
+from vlm_tune.statistics import sample_size_for_power
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "Tag", "Verdict"]
 
-Tag = Literal["both_right", "candidate_only", "reference_only", "both_wrong"]
-"""Who was right about one example."""
-Verdict = Literal["better", "worse", "equivalent", "not_established"]
-"""What is established about the candidate."""
-
 _POWER = 0.8
-_WORDS: Mapping[Verdict, str] = {
-    "better": "better",
-    "worse": "worse",
-    "equivalent": "equivalent",
-    "not_established": "not established",
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Comparison:
+class Comparison(Paired):
     """The candidate against the reference on the examples that both answered; immutable.
 
     The primary test is the exact McNemar test. When it does not reject, the two are `equivalent` if the
     Tango interval of the difference lies inside the margin, and else nothing is established. Examples that
-    failed on either side are left out and counted; when too many are, no verdict is established.
+    failed on either side are left out and counted; when too many are, no verdict is established. Where examples
+    have groups (`Example.group`), the test exchanges whole groups and the intervals are wider.
 
     Args:
         candidate: The system that should be better.
         reference: The system it is compared with.
         margin: Difference in accuracy that would not matter, as a fraction.
         alpha: Significance level; the interval's level is 1 - alpha.
+        repeat: A second, identical run of one of the two; how many answers changed is shown beside the difference.
 
     Raises:
         EvaluationError: The two are about other examples, other truths, other pixels or other classes, or
-            have no answered example in common.
+            have no answered example in common; or `repeat` is a run of neither.
 
     Examples:
+        >>> from vlm_tune.evaluation import Evaluation
         >>> truth = {f"{i}.jpg": "dent" for i in range(20)}
         >>> def answers(right): return {f"{i}.jpg": "dent" if i < right else "crack" for i in range(20)}
         >>> def evaluate(name, right): return Evaluation.from_answers(
@@ -65,151 +57,68 @@ class Comparison:
         'better'
     """
 
-    candidate: Evaluation
-    """The system that should be better."""
-    reference: Evaluation
-    """The system it is compared with."""
-    margin: float = 0.03
-    """Difference that would not matter."""
-    alpha: float = 0.05
-    """Significance level."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.margin < 1 or not 0 < self.alpha < 1:
-            raise EvaluationError(f"margin and alpha are fractions, not {self.margin} and {self.alpha}")
-        if not self.n:
-            names = f"{self.candidate.name} and {self.reference.name}"
-            raise EvaluationError(f"{names} have no answered example in common")
-
-    @cached_property
-    def table(self) -> pa.Table:
-        """A row per example: id, truth, group, image, both sides' outcome, label and raw answer, tag."""
-        return pair(self.candidate, self.reference)
-
     def __repr__(self) -> str:
-        return f"Comparison({self.candidate.name!r} against {self.reference.name!r}: {_WORDS[self.verdict]})"
-
-    @cached_property
-    def tags(self) -> Mapping[str, Tag]:
-        """Example id to who was right, for the examples that both answered."""
-        pairs = zip(self.table["example_id"].to_pylist(), self.table["tag"].to_pylist(), strict=True)
-        return MappingProxyType({example_id: tag for example_id, tag in pairs if tag is not None})
-
-    @cached_property
-    def _counts(self) -> Mapping[str | None, int]:
-        counted = self.table["tag"].value_counts().to_pylist()
-        return {entry["values"]: entry["counts"] for entry in counted}
-
-    @property
-    def wins(self) -> int:
-        """Examples that only the candidate got right."""
-        return self._counts.get("candidate_only", 0)
-
-    @property
-    def losses(self) -> int:
-        """Examples that only the reference got right."""
-        return self._counts.get("reference_only", 0)
-
-    @property
-    def both_right(self) -> int:
-        """Examples that both got right."""
-        return self._counts.get("both_right", 0)
-
-    @property
-    def both_wrong(self) -> int:
-        """Examples that both got wrong."""
-        return self._counts.get("both_wrong", 0)
-
-    @property
-    def n_missing(self) -> int:
-        """Examples left out, because one side or both failed on them."""
-        return self._counts.get(None, 0)
-
-    @property
-    def n(self) -> int:
-        """Examples that both answered."""
-        return cast(int, self.table.num_rows) - self.n_missing
-
-    @property
-    def coverage(self) -> float:
-        """Share of the examples that both answered."""
-        return self.n / cast(int, self.table.num_rows)
-
-    @property
-    def min_coverage(self) -> float:
-        """Share of the examples that both must have answered for a verdict."""
-        return min(self.candidate.min_coverage, self.reference.min_coverage)
-
-    @property
-    def same_task(self) -> bool:
-        """Whether both were asked in the same words, as far as is known."""
-        tasks = (self.candidate.task, self.reference.task)
-        return None in tasks or tasks[0] == tasks[1]
-
-    @property
-    def candidate_accuracy(self) -> Estimate:
-        """The candidate's accuracy on the pairs."""
-        return wilson(self.both_right + self.wins, self.n, level=1 - self.alpha)
-
-    @property
-    def reference_accuracy(self) -> Estimate:
-        """The reference's accuracy on the pairs."""
-        return wilson(self.both_right + self.losses, self.n, level=1 - self.alpha)
-
-    @cached_property
-    def difference(self) -> Estimate:
-        """Candidate's accuracy less the reference's, with the Tango interval."""
-        return tango(self.wins, self.losses, self.n, level=1 - self.alpha)
-
-    @cached_property
-    def p_value(self) -> float:
-        """Two-sided exact McNemar p-value: the primary test."""
-        return mcnemar_exact(self.wins, self.losses)
-
-    @cached_property
-    def mid_p_value(self) -> float:
-        """Mid-p McNemar value, shown beside; it decides nothing."""
-        return mcnemar_mid_p(self.wins, self.losses)
+        return f"Comparison({self.candidate.name!r} against {self.reference.name!r}: {wording.WORDS[self.verdict]})"
 
     @property
     def verdict(self) -> Verdict:
         """What is established."""
         if self.coverage < self.min_coverage:
             return "not_established"
-        if self.p_value < self.alpha:
-            return "better" if self.wins > self.losses else "worse"
-        inside = -self.margin < self.difference.low and self.difference.high < self.margin
-        return "equivalent" if inside else "not_established"
+        return decide(self.p_value, self.difference, alpha=self.alpha, margin=self.margin)
 
     @cached_property
     def images_needed(self) -> int | None:
-        """Test images for 80 % power at the observed difference and disagreement; None: no number does."""
+        """Test images for 80 % power at the observed difference and disagreement; None: no number does.
+
+        Where examples belong together, as many as the observed design effect asks for.
+        """
         if self.wins == self.losses:
             return None
         discordance = (self.wins + self.losses) / self.n
-        return sample_size_for_power(
+        needed = sample_size_for_power(
             difference=self.difference.value, discordance=discordance, power=_POWER, alpha=self.alpha
         )
+        return None if needed is None else round(needed * self.counts.design_effect)
 
     @property
     def sentence(self) -> str:
         """The verdict in words, with the numbers it rests on."""
-        points = 100 * self.difference.value
-        gap = f"{abs(points):.1f} points {'ahead of' if points > 0 else 'behind'}" if points else "level with"
-        low, high = 100 * self.difference.low, 100 * self.difference.high
-        parts = [
-            f"{self.candidate.name} is {gap} {self.reference.name}, {100 * (1 - self.alpha):g} % interval "
-            f"[{low:+.1f}, {high:+.1f}], exact McNemar {_p(self.p_value)}: {_WORDS[self.verdict]}."
-        ]
-        if self.coverage < self.min_coverage:
-            parts.append(f"Only {self.n} of {self.table.num_rows} examples were answered by both.")
-        elif self.verdict == "equivalent":
-            parts.append(f"The interval lies within {100 * self.margin:g} points.")
-        elif self.verdict == "not_established":
-            needed = self.images_needed
-            number = f"about {_round(needed)} test images would be needed" if needed else "no number is enough"
-            parts.append(f"At this rate of disagreement {number} for 80 % power.")
-        return " ".join(parts)
+        return wording.sentence(self)
+
+    def cost_ratio(self, *, candidate: Cost | None = None, reference: Cost | None = None) -> Estimate:
+        """Return how many times as dear an image is with the candidate.
+
+        Args:
+            candidate: What an image costs, such as `CostModel.of_gpu(...)`; what was paid for each by default.
+            reference: The same of the reference.
+
+        Raises:
+            EvaluationError: What an image costs is not known, or is nothing.
+        """
+        return ratios.cost_ratio(candidate or self.candidate, reference or self.reference, level=1 - self.alpha)
+
+    def examples(
+        self,
+        *,
+        tag: str | None = None,
+        label: str | None = None,
+        predicted: str | None = None,
+        reference_predicted: str | None = None,
+    ) -> TaggedExamples:
+        """Return the examples that both answered, disagreements first, as far as they are asked for.
+
+        Args:
+            tag: Who was right: a `Tag`, or its name with the systems' names, such as `base_wrong_tuned_right`.
+            label: The true class; where several may apply, a class finds every list with it, a list itself.
+            predicted: The candidate's answer.
+            reference_predicted: The reference's answer.
+
+        Raises:
+            EvaluationError: There is no such tag.
+            UnknownLabelError: There is no such class.
+        """
+        return choose(self, tag=tag, truth=label, answers={"candidate": predicted, "reference": reference_predicted})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
@@ -233,6 +142,11 @@ class Comparison:
             "sentence": self.sentence,
             "images_needed": self.images_needed,
             "same_task": self.same_task,
+            "clustered": self.clustered,
+            "class_deltas": [delta.model_dump() for delta in self.class_deltas],
+            "brier_difference": self.brier_difference.model_dump() if self.brier_difference else None,
+            "speed_ratio": self.speed_ratio.model_dump() if self.speed_ratio else None,
+            "noise": self.noise.model_dump() if self.noise else None,
         }
 
     def frame(self) -> pd.DataFrame:
@@ -242,7 +156,7 @@ class Comparison:
 
     def show(self) -> None:
         """Show the verdict and the four counts."""
-        from vlm_tune.evaluation.display import comparison_display
+        from vlm_tune.evaluation.comparing.display import comparison_display
 
         shown = comparison_display(self)
         _console.show(shown, html=_console.to_html(shown))
@@ -266,7 +180,7 @@ class Comparison:
         Raises:
             StorageError: The disk is full; nothing half-written is left.
         """
-        sides = {"candidate": self.candidate, "reference": self.reference}
+        sides = self._sides | ({} if self.repeat is None else {"repeat": self.repeat})
         return save_sides(path, sides, kind="comparison", about={"margin": self.margin, "alpha": self.alpha})
 
     @classmethod
@@ -276,14 +190,5 @@ class Comparison:
         Raises:
             StorageError: The file is missing or is not a comparison.
         """
-        sides, about = load_sides(path, ("candidate", "reference"), kind="comparison")
-        return cls(candidate=sides["candidate"], reference=sides["reference"], **about)
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _round(number: int) -> int:
-    """Round to two digits: the observed rates carry no more."""
-    return round(number, 2 - len(str(number)))
+        sides, about = load_sides(path, kind="comparison")
+        return cls(**{**sides, **about})

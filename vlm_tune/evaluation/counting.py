@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["Members", "class_counts", "confusion", "members"]
+__all__ = ["Members", "class_counts", "confusion", "group_codes", "members", "named"]
 
 Members = tuple[Any, Any, "NDArray[np.int64] | None"]
 """Truths and answers, each n x C and sparse, and the groups; only of the examples that are not missing."""
@@ -31,9 +31,8 @@ def members(table: pa.Table, classes: Sequence[str], *, multi_label: bool) -> Me
         None where there are no groups.
     """
     there = _there(table)
-    places = {label: place for place, label in enumerate(classes)}
-    truth, answer = (_named(there[column], places, multi_label=multi_label) for column in ("truth", "label"))
-    return truth, answer, _groups(there["group"])
+    truth, answer = (named(there[column], classes, multi_label=multi_label) for column in ("truth", "label"))
+    return truth, answer, group_codes(there["group"])
 
 
 def class_counts(truth: Any, answer: Any) -> NDArray[np.int64]:
@@ -61,17 +60,13 @@ def confusion(table: pa.Table, classes: Sequence[str]) -> NDArray[np.int64]:
     return np.bincount(row * (size + 1) + column, minlength=size * (size + 1)).reshape(size, size + 1).astype(np.int64)
 
 
-def _there(table: pa.Table) -> pa.Table:
-    import pyarrow.compute as pc
-
-    return table.filter(pc.not_equal(table["outcome"], "failed"))
-
-
-def _named(column: pa.ChunkedArray, places: dict[str, int], *, multi_label: bool) -> Any:
-    """Return n x C ones where a label names a class; labels repeat, so each is taken apart once."""
+def named(column: pa.ChunkedArray, classes: Sequence[str], *, multi_label: bool) -> Any:
+    """Return which classes each label names, n x C and sparse; no label names none."""
     import numpy as np
     from scipy.sparse import csr_array
 
+    places = {label: place for place, label in enumerate(classes)}
+    # Labels repeat, so each is taken apart once.
     encoded = column.combine_chunks().dictionary_encode()
     known = [_places(label, places, multi_label) for label in encoded.dictionary.to_pylist()] + [[]]
     codes = encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)
@@ -81,13 +76,20 @@ def _named(column: pa.ChunkedArray, places: dict[str, int], *, multi_label: bool
     return by_label[codes]
 
 
+def _there(table: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.not_equal(table["outcome"], "failed"))
+
+
 def _places(label: str, places: dict[str, int], multi_label: bool) -> list[int]:
     if not multi_label:
         return [places[label]]
     return [] if label == NONE else [places[name] for name in label.split(", ")]
 
 
-def _groups(column: pa.ChunkedArray) -> NDArray[np.int64] | None:
+def group_codes(column: pa.ChunkedArray) -> NDArray[np.int64] | None:
+    """Return a number per group, one of its own for an example without a group; None where there are no groups."""
     import numpy as np
 
     if column.null_count == len(column):

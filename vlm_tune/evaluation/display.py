@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from vlm_tune.evaluation.comparison import Comparison
     from vlm_tune.evaluation.evaluation import Evaluation
     from vlm_tune.records import Estimate
 
-__all__ = ["comparison_display", "evaluation_display"]
+__all__ = ["evaluation_display"]
 
 
 def evaluation_display(evaluation: Evaluation) -> Group:
@@ -44,32 +43,6 @@ def evaluation_display(evaluation: Evaluation) -> Group:
 
 def _short(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.0f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]" if estimate.n else "-"
-
-
-def comparison_display(comparison: Comparison) -> Group:
-    """Return the two by two counts, with the verdict below."""
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    candidate, reference = escape(comparison.candidate.name), escape(comparison.reference.name)
-    table = Table(title=f"{candidate} against {reference}", title_justify="left")
-    table.add_column("")
-    table.add_column(f"{reference} right", justify="right")
-    table.add_column(f"{reference} wrong", justify="right")
-    table.add_row(f"{candidate} right", str(comparison.both_right), f"{comparison.wins} wins")
-    table.add_row(f"{candidate} wrong", f"{comparison.losses} losses", str(comparison.both_wrong))
-    lines = [
-        f"{comparison.candidate.name}: {comparison.candidate_accuracy.percent()}; "
-        f"{comparison.reference.name}: {comparison.reference_accuracy.percent()} (n={comparison.n})",
-        comparison.sentence,
-    ]
-    if comparison.n_missing:
-        lines.append(f"{comparison.n_missing} examples are left out: a side failed on them.")
-    if not comparison.same_task:
-        lines.append("The two were not asked in the same words.")
-    return Group(table, Text("\n".join(lines)))
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:

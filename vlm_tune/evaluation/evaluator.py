@@ -13,6 +13,7 @@ from typing import Any
 
 from vlm_tune import _processes
 from vlm_tune._console import Bar, notice, progress
+from vlm_tune._spreading import Spreads
 from vlm_tune.data import Dataset
 from vlm_tune.errors import EvaluationError, ImageError, StorageError
 from vlm_tune.evaluation.asking import Answer, ask
@@ -59,33 +60,40 @@ class Evaluator:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.min_coverage = min_coverage
 
-    def run(self, predictor: Predictor) -> Evaluation:
+    def run(self, predictor: Predictor, *, backend: Spreads | None = None) -> Evaluation:
         """Ask about every example that has no answer yet, and return all answers.
 
         Interrupting it, or an exception of the predictor, loses nothing that was answered.
+
+        Args:
+            predictor: Who is asked.
+            backend: Where copies of a local model answer, such as `RayBackend()`; here, for None. The answers come
+                here, batch by batch. What one process asks, an API say, is asked here all the same.
 
         Raises:
             EvaluationError: The predictor gives an answer it was not asked for, or that is no class; or its
                 `asked_by` is unknown; or several processes ask different things.
             StorageError: The disk is full, or another run uses the same journal; answers on disk stay.
+            BackendError: The backend cannot be reached, or the predictor cannot be sent there.
             VlmTuneError: What the predictor raises when its set-up is broken.
         """
         asked_by = getattr(predictor, "asked_by", "one")
         if asked_by not in ("one", "each", "all"):
             raise EvaluationError(f"{predictor.name}: asked_by is 'one', 'each' or 'all', not {asked_by!r}")
-        if _processes.world_size() == 1 or asked_by == "one":
-            return _processes.by_one(self._run)(predictor, in_parts=False)
+        backend = backend if asked_by == "each" else None
+        if _processes.world_size() == 1 or asked_by == "one" or backend is not None:
+            return _processes.by_one(self._run)(predictor, in_parts=False, backend=backend)
         self._require_same(predictor, asked_by)
         return self._run(predictor, in_parts=asked_by == "each")
 
-    def _run(self, predictor: Predictor, *, in_parts: bool) -> Evaluation:
+    def _run(self, predictor: Predictor, *, in_parts: bool, backend: Spreads | None = None) -> Evaluation:
         with ExitStack() as stack:
             path = self._journal_path(predictor)
             if in_parts and path is None:
                 own = stack.enter_context(tempfile.TemporaryDirectory(prefix="vlm-tune-"))
                 path = Path(_processes.same(own), "answers.jsonl")
             bar = stack.enter_context(progress(_plain(f"Evaluate {predictor.name}"), total=len(self.dataset)))
-            run = _Run(self, self._with_state(predictor), bar)
+            run = _Run(self, self._with_state(predictor), bar, backend)
             run.contents, places = _processes.by_one(run.open)(path, stack)
             if in_parts and path is not None:
                 run.ask_in_parts(places, path)
@@ -130,12 +138,13 @@ class _Run:
     journal: Journal
     notes: Journal
 
-    def __init__(self, evaluator: Evaluator, predictor: Predictor, bar: Bar) -> None:
+    def __init__(self, evaluator: Evaluator, predictor: Predictor, bar: Bar, backend: Spreads | None) -> None:
         self.evaluator = evaluator
         self.dataset = evaluator.dataset
         self.task = evaluator.dataset.task
         self.predictor = predictor
         self.bar = bar
+        self.backend = backend
         self.fingerprints = self.task.fingerprint, predictor.fingerprint
         self.contents = bytearray()
         self.unreadable: dict[int, str] = {}
@@ -206,7 +215,7 @@ class _Run:
         if not places:
             return
         examples = [self.dataset.examples[place] for place in places]
-        with closing(ask(self.predictor, examples, self.task)) as answers:
+        with closing(ask(self.predictor, examples, self.task, backend=self.backend)) as answers:
             for answer in answers:
                 note(places[answer.number], answer)
                 if in_vain():

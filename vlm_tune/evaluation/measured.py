@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, cast
 
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation import counting
+from vlm_tune.evaluation.comparing.counts import groups_of, share
 from vlm_tune.records import Estimate, Outcome
-from vlm_tune.statistics import ClassScores, F1Scores, f1_scores, mean_of_proportions, wilson
+from vlm_tune.statistics import ClassScores, F1Scores, f1_scores, mean_of_proportions
 from vlm_tune.task import Task
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Measured:
     def accuracy(self) -> Estimate:
         """Share of right answers among the examples that are not missing, with its Wilson interval.
 
+        Where some examples belong together (`Example.group`), the interval goes by group.
+
         Raises:
             EvaluationError: Less than `min_coverage` is there; `accuracy_bounds` still says what is certain.
         """
@@ -88,7 +91,7 @@ class Measured:
                 f"{self.name}: {missing}, coverage {self.coverage:.1%} is below {self.min_coverage:.1%}; "
                 f"accuracy is between {low:.3f} and {high:.3f}. Run again: only missing examples are asked"
             )
-        return wilson(self._num_right, self.num_examples - self.outcomes["failed"])
+        return self._share
 
     @property
     def accuracy_bounds(self) -> tuple[float, float]:
@@ -148,7 +151,7 @@ class Measured:
         """
         if self.multi_label:
             return self._f1.micro
-        return wilson(self._num_right, self.num_examples - self.outcomes["failed"])
+        return self._share
 
     def confusion(self) -> NDArray[np.int64]:
         """Return counts, C x (C + 1): rows are truths, columns answers, the last column is no class.
@@ -182,6 +185,14 @@ class Measured:
     def _f1(self) -> F1Scores:
         truth, answer, groups = self._members
         return f1_scores(truth, answer, groups=groups)
+
+    @cached_property
+    def _share(self) -> Estimate:
+        import pyarrow.compute as pc
+
+        there = self.table.filter(pc.not_equal(self.table["outcome"], "failed"))
+        right = pc.fill_null(pc.equal(there["label"], there["truth"]), False).to_numpy()
+        return share(right, groups=groups_of(there["group"]))
 
     @cached_property
     def _num_right(self) -> int:

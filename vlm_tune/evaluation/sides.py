@@ -25,8 +25,10 @@ def save_sides(path: Path | str, sides: Mapping[str, Evaluation], *, kind: str, 
     return save_table(path, pa.concat_tables(tables), kind=kind, about={**abouts, **about})
 
 
-def load_sides(path: Path | str, names: tuple[str, ...], *, kind: str) -> tuple[dict[str, Evaluation], dict[str, Any]]:
-    """Read what `save_sides` wrote: the evaluations by name, and what else was to be known.
+def load_sides(
+    path: Path | str, names: tuple[str, ...] | None = None, *, kind: str
+) -> tuple[dict[str, Evaluation], dict[str, Any]]:
+    """Read what `save_sides` wrote: the evaluations by name (all of them by default), and what else was to be known.
 
     Raises:
         StorageError: The file is missing or is not one of this kind.
@@ -35,7 +37,7 @@ def load_sides(path: Path | str, names: tuple[str, ...], *, kind: str) -> tuple[
 
     table, about = load_table(path, kind=kind)
     sides = {}
-    for name in names:
+    for name in names or table["side"].unique().to_pylist():
         rows = table.filter(pc.field("side") == name).drop_columns("side")
         sides[name] = Evaluation.restore(rows, about.pop(name))
     return sides, about

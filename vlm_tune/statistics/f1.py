@@ -18,7 +18,8 @@ freedom, and the number is never above the count itself. Sources: W. G. Cochran,
 section 6.3; E. L. Korn, B. I. Graubard, Surv. Methodol. 24 (1998), 193-201.
 
 The classes' distances to their limits are combined for macro F1 with the correlation of the classes, from the
-linearised scores of the clusters (MOVER); a negative one, which would narrow the interval, is taken for chance.
+linearised scores of the clusters (MOVER); a negative one, which would narrow the interval, is taken for chance. No
+limit is nearer than half the combined length, and distances are Student's: see `proportions.mean_distances`.
 Source: G. Y. Zou, Am. J. Epidemiol. 168 (2008), 212-224.
 """
 
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlm_tune.records import Estimate, Record
-from vlm_tune.statistics.proportions import percent, quantile, wilson_limits
+from vlm_tune.statistics.proportions import mean_distances, percent, quantile, wilson_limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +108,8 @@ def f1_scores(truth: ArrayLike, answer: ArrayLike, *, groups: ArrayLike | None =
     macro = _mean(
         [classes[place].f1 for place in occurring],
         _correlation(has[:, occurring], says[:, occurring], hits[:, occurring]),
+        freedom=has.shape[0] - len(occurring),
+        level=level,
     )
     return F1Scores(
         micro=micro.model_copy(update={"n": n if micro.n else 0}),
@@ -173,14 +176,17 @@ def _plain(level: float, unit: str) -> str:
     return f"Wilson {percent(level)}" + (f", clustered by {unit}" if unit else "")
 
 
-def _mean(parts: list[Estimate], correlation: NDArray[np.float64]) -> Estimate:
+def _mean(parts: list[Estimate], correlation: NDArray[np.float64], *, freedom: int, level: float) -> Estimate:
     """Return the mean of correlated estimates."""
     import numpy as np
 
     if not parts:
         return Estimate(value=0.5, low=0.0, high=1.0, n=0, method="")
     value, low, high = (np.array([getattr(part, end) for part in parts]) for end in ("value", "low", "high"))
-    below, above = (math.sqrt(d @ correlation @ d) / len(parts) for d in (value - low, high - value))
+    distances = (value - low, high - value, (high - low) / 2)
+    below, above, half = (math.sqrt(d @ correlation @ d) / len(parts) for d in distances)
+    if len(parts) > 1:
+        below, above = mean_distances(below, above, half, freedom=freedom, level=level)
     mean = float(value.mean())
     return Estimate(value=mean, low=max(0.0, mean - below), high=min(1.0, mean + above), n=0, method="")
 
