@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from collections.abc import Callable
@@ -23,19 +24,35 @@ settings.load_profile("patient")
 # Files that take longest go to the workers first, so that none of them works alone at the end.
 LONGEST = (
     "test_docs.py",
-    "test_distributed.py",
-    "test_recipe.py",
     "test_checker.py",
+    "test_distributed.py",
+    "test_backend.py",
+    "test_trainer.py",
     "test_faults.py",
-    "test_selection.py",
+    "test_recipe.py",
+    "test_served.py",
     "test_profiler.py",
-    "test_gemini_batch_killed.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze() -> None:
+    """Let the garbage collector pass over what is there already, mostly modules and their functions.
+
+    Every model that is dropped calls it, and half a second of looking at torch and its friends each time adds up.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let everything be freed at the end, as libraries in C++ expect."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +69,14 @@ def tiny_lfm2_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import models
 
     return models.tiny_lfm2_vl(tmp_path_factory.mktemp("models") / "tiny-lfm2-vl")
+
+
+@pytest.fixture(scope="session")
+def small_demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the embedded model, which is trained, made to read small photos as they are; read only."""
+    from tests import drawn
+
+    return drawn.small_demo_model(tmp_path_factory.mktemp("models") / "tiny-qwen3-vl")
 
 
 @pytest.fixture(params=["qwen3_vl", "lfm2_vl"])

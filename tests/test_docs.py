@@ -1,7 +1,7 @@
 """The documentation is true: every Python block of README and guides runs, as written.
 
-Only three things are replaced: the folder of photos (the working directory has one), the model id (the embedded
-model stands in for the eight-billion one) and the address of the API (a local server).
+Only three things are replaced: the folder of photos (the working directory has one, of small photos), the model id
+(the embedded model stands in for the eight-billion one) and the address of the API (a local server).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import draw_some
-from vlm_tune import demo
 from vlm_tune.testing import FakeGeminiServer, FakeOpenAIServer
 
 ROOT = Path(__file__).parent.parent
@@ -33,16 +32,22 @@ GUIDES = [
     "compare",
     "openai",
     "report",
+    "label_audit",
     "costs",
+    "calibration",
+    "augment",
     "curve",
+    "sweep",
+    "ray",
     "multi_label",
 ]
 
 
 @dataclass(frozen=True)
-class Servers:
-    """What stands in for the network."""
+class StandIns:
+    """What stands in for the network, and for the large model."""
 
+    model: Path
     gemini: FakeGeminiServer
     openai: FakeOpenAIServer
 
@@ -52,28 +57,28 @@ def blocks(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    draw_some(tmp_path / "photos", num_train=64, num_test=0, num_twins=0, flat=True)
+def workplace(small_demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIns]:
+    draw_some(tmp_path / "photos", num_train=48, num_test=0, num_twins=0, flat=True, side=64)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GEMINI_API_KEY", "a-key")
     first_tokens = {"dent": 0.8, "crack": 0.1, "scratch": 0.1}
     with FakeGeminiServer("dent") as gemini, FakeOpenAIServer("dent", first_tokens=first_tokens) as openai:
-        yield Servers(gemini, openai)
+        yield StandIns(small_demo_model, gemini, openai)
 
 
-def adapted(code: str, servers: Servers) -> str:
+def adapted(code: str, stand_ins: StandIns) -> str:
     """Replace the model and the addresses of the APIs."""
     here = {
-        '"Qwen/Qwen3-VL-8B-Instruct"': repr(str(demo.model_path())),
-        'vt.Gemini("gemini-3-flash-preview"': f'vt.Gemini("gemini-3-flash-preview", base_url={servers.gemini.url!r}',
-        '"http://localhost:8000/v1"': repr(servers.openai.url),
+        '"Qwen/Qwen3-VL-8B-Instruct"': repr(str(stand_ins.model)),
+        'vt.Gemini("gemini-3-flash-preview"': f'vt.Gemini("gemini-3-flash-preview", base_url={stand_ins.gemini.url!r}',
+        '"http://localhost:8000/v1"': repr(stand_ins.openai.url),
     }
     for written, run in here.items():
         code = code.replace(written, run)
     return code
 
 
-def test_the_script_of_the_readme_runs(workplace: Servers) -> None:
+def test_the_script_of_the_readme_runs(workplace: StandIns) -> None:
     (script,) = blocks(ROOT / "README.md")
     exec(compile(adapted(script, workplace), "README.md", "exec"), {})
     assert Path("runs/damage/report.html").exists()
@@ -85,7 +90,7 @@ def test_the_example_is_the_script_of_the_readme() -> None:
     assert (ROOT / "examples/car_damage.py").read_text(encoding="utf-8").endswith(script)
 
 
-def test_the_guides_run_one_after_another(workplace: Servers) -> None:
+def test_the_guides_run_one_after_another(workplace: StandIns) -> None:
     namespace: dict[str, object] = {}
     for guide in GUIDES:
         path = ROOT / "docs/guides" / f"{guide}.md"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vlm_tune import plots
-from vlm_tune.statistics import f1_scores, wilson
+from vlm_tune.statistics import calibration_error, f1_scores, wilson
 
 
 def _photos(count: int) -> list[Image.Image]:
@@ -48,6 +48,23 @@ EVERY_FIGURE: dict[str, Callable[[], Figure]] = {
     "paired_bar": lambda: plots.paired_bar(wins=10, losses=4, both_right=77, both_wrong=7),
     "modules_hit": lambda: plots.modules_hit([("vision attention", 4, 4), ("language attention", 0, 8)]),
     "score_differences": lambda: plots.score_differences(merged=[0.0, 0.01], base=[1.0, 2.0]),
+    "learning_curve": lambda: plots.learning_curve(
+        [(size, wilson(right, 98)) for size, right in ((25, 52), (25, 55), (50, 63), (100, 74), (319, 87))],
+        trained=[(25, 1.0), (319, 0.99)],
+        band=plots.CurveBand([25, 100, 400], [0.54, 0.72, 0.85], [0.4, 0.6, 0.7], [0.6, 0.8, 0.95]),
+        fitted_until=100,
+        chance=1 / 3,
+        against={"Gemini $3": wilson(81, 98)},
+    ),
+    "difference_matrix": lambda: plots.difference_matrix(
+        ["tuned", "Gemini $3"], values=[[0, 0.061], [-0.061, 0]], established=[[False, True], [True, False]]
+    ),
+    "power_curve": lambda: plots.power_curve([(50, 0.1), (100, 0.3), (400, 0.9)], at=(100, 0.3)),
+    "reliability": lambda: plots.reliability(calibration_error([0.9, 0.6, 0.95, 0.7], [1, 0, 1, 1])),
+    "risk_coverage": lambda: plots.risk_coverage([0.5, 1.0], [1.0, 0.9], [0.8, 0.7], [1.0, 0.97], at=0.5, wanted=0.95),
+    "cascade": lambda: plots.cascade(
+        [0.65, 0.3, 0.05], [0.8, 0.9, 0.85], [0.7, 0.8, 0.75], [0.9, 1, 0.95], at=0.3, names=("tuned", "$3"), usd=0.6
+    ),
     "image_grid": lambda: plots.image_grid(_photos(7), ["a.jpg"] * 7),
     "pair_grid": lambda: plots.pair_grid(list(zip(_photos(3), _photos(3), strict=True)), [("a", "b")] * 3),
 }
@@ -68,7 +85,7 @@ def test_every_figure_becomes_png_and_the_same_svg_each_time(name: str) -> None:
 
 
 def test_every_public_figure_is_covered_above() -> None:
-    helpers = {"colours", "palette", "figure_to_png", "figure_to_svg"}
+    helpers = {"CurveBand", "colours", "palette", "figure_to_png", "figure_to_svg"}
     assert set(plots.__all__) - helpers == set(EVERY_FIGURE)
 
 
@@ -83,6 +100,23 @@ def test_every_public_figure_is_covered_above() -> None:
         ("paired_bar", ["+6.1 points [-1.5, +14.4]", "n = 98", "only candidate: 10", "both wrong: 7"]),
         ("loss_curve", ["on 8 validation examples with 95 % intervals", "kept: step 2", "nats per token"]),
         ("modules_hit", ["4 of 12", "0 of 8"]),
+        ("difference_matrix", ["+6.1", "-6.1", "Gemini $3", "established after Holm's correction"]),
+        ("power_curve", ["n = 100: 30%", "test images"]),
+        ("reliability", ["95 % of perfectly calibrated models", "n = 4"]),
+        ("risk_coverage", ["wanted: 95%", "threshold: 50% alone", "95 % interval"]),
+        ("cascade", ["tuned alone", "$3 alone", "US dollars for a thousand images", "95 % band"]),
+        (
+            "learning_curve",
+            [
+                "n = 98 test images, 95 % intervals",
+                "chance, 33.3 %",
+                "Gemini $3, 82.7 % [74.0, 88.9]",
+                "forecast with 95 % band",
+                "the same, unknown to the forecast",
+                "on the training images",
+                "400",
+            ],
+        ),
         ("token_spans", ["a.jpg", "<image x 713>", "$5 or more", "dent", "image, not trained"]),
     ],
 )

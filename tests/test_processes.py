@@ -112,6 +112,6 @@ def test_only_the_first_to_fail_tells(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_error_arrives_as_what_it_is(error: Exception) -> None:
     error.lock = threading.Lock()  # type: ignore[attr-defined]
-    arrived = pickle.loads(pickle.dumps(_processes._Failure(error))).error  # noqa: S301
+    arrived = pickle.loads(pickle.dumps(_processes.Failure(error))).error  # noqa: S301
     assert type(arrived) is type(error) and str(arrived) == str(error)
     assert vars(arrived) == {name: value for name, value in vars(error).items() if name != "lock"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 import vlm_tune as vt
 from tests.drawn import draw_some
+from tests.processes import Child
 from tests.training.conftest import COLOURS, mixture
 from vlm_tune import demo
 from vlm_tune.errors import RecipeError
@@ -66,14 +65,14 @@ def test_data_needs_exactly_one_source(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe on 64 drawn photos that takes seconds; its accuracy means nothing."""
+def small_recipe(small_demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe on 64 small photos that takes seconds; its accuracy means nothing."""
     root = tmp_path_factory.mktemp("recipe")
-    draw_some(root / "photos", num_train=40, num_test=20, num_twins=2)
+    draw_some(root / "photos", num_train=40, num_test=20, num_twins=2, side=64)
     return Recipe(
         task=demo.task(),
         data=DataSource(folder=root / "photos"),
-        model=str(demo.model_path()),
+        model=str(small_demo_model),
         run_dir=root / "run",
         train=vt.TrainConfig(epochs=1, learning_rate=2e-3),
         overfit=False,
@@ -142,7 +141,7 @@ def test_a_killed_run_goes_on(small_recipe: Recipe, tmp_path: Path) -> None:
         "import sys, pathlib; from vlm_tune.recipe import Recipe\n"
         "Recipe.model_validate_json(pathlib.Path(sys.argv[1]).read_text()).run()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    process = Child("-c", code, path)
     journals = tmp_path / "run/predictions"
     deadline = time.monotonic() + 120
     while not list(journals.glob("*")):
@@ -153,7 +152,7 @@ def test_a_killed_run_goes_on(small_recipe: Recipe, tmp_path: Path) -> None:
     assert recipe.run().report.exists()
 
 
-def test_a_recipe_of_several_classes_runs_to_its_report(tmp_path: Path) -> None:
+def test_a_recipe_of_several_classes_runs_to_its_report(small_demo_model: Path, tmp_path: Path) -> None:
     task = vt.Task(prompt="Which colours are in it?", classes=COLOURS, multi_label=True)
     lines = ["image,label"]
     for number, label in enumerate(task.answers * 3):
@@ -163,7 +162,7 @@ def test_a_recipe_of_several_classes_runs_to_its_report(tmp_path: Path) -> None:
     result = Recipe(
         task=task,
         data=DataSource(table=tmp_path / "photos.csv", validation=0.3, test=0.3),
-        model=str(demo.model_path()),
+        model=str(small_demo_model),
         run_dir=tmp_path / "run",
         train=vt.TrainConfig(epochs=1, learning_rate=2e-3, keep="best"),
         overfit=False,

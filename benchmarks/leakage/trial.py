@@ -22,9 +22,10 @@ from leakage.transformations import SINGLES, copy_of, random_pair
 from vlm_tune import Dataset, LeakageChecker, LeakageReport, Task
 from vlm_tune.embedding import Embedder, PixelEmbedder
 from vlm_tune.leakage import proving
+from vlm_tune.leakage.aligning import Photo
 from vlm_tune.leakage.gathering import gather
 from vlm_tune.leakage.pairs import COPIES
-from vlm_tune.leakage.verify import Photo, Proof, verify
+from vlm_tune.leakage.verify import Proof, verify
 from vlm_tune.records import Example
 
 __all__ = ["CNN_RULE", "FIXED_RULE", "Clean", "Outcome", "Setting", "Trial", "clean", "plant", "prepare"]

@@ -4,20 +4,15 @@ import hashlib
 import io
 import json
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.drawn import drawn
 from vlm_tune.demo.photos import CLASSES, DemoPhotos, Twin, photos
 from vlm_tune.errors import StorageError
-
-
-@cache
-def drawn(seed: int = 0) -> DemoPhotos:
-    return photos(seed)
 
 
 def digest(demo: DemoPhotos) -> str:

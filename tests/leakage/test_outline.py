@@ -8,8 +8,9 @@ from PIL import Image, ImageOps
 
 from tests.leakage.planting import cropped, scene
 from vlm_tune.leakage import LeakPair
+from vlm_tune.leakage.aligning import Photo
 from vlm_tune.leakage.outline import overlay
-from vlm_tune.leakage.verify import Photo, verify
+from vlm_tune.leakage.verify import verify
 
 
 def pair_of(first: Image.Image, second: Image.Image) -> LeakPair:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from tests.leakage.planting import COPIES, HARDER, cropped, jpeg, scene
-from vlm_tune.leakage.verify import Photo, verify
+from vlm_tune.leakage.aligning import Photo
+from vlm_tune.leakage.verify import verify
 
 ALL = COPIES | HARDER
 

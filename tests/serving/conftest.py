@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import models
+from tests.processes import Child
 from tests.training.conftest import COLOURS, outspoken, photo
 from vlm_tune.data import Dataset
 from vlm_tune.records import Example
@@ -83,19 +82,16 @@ def adapter(request: pytest.FixtureRequest) -> Adapter:
 
 @contextmanager
 def serving(argv: Sequence[str], folder: Path) -> Iterator[str]:
-    """Run `vllm serve`'s command with the stock server in its place; yields the address."""
+    """Run `vllm serve`'s command with the stock server in its place, from another folder; yields the address."""
     assert argv[:2] == ("vllm", "serve")
     port = free_port()
-    words = [sys.executable, "-I", str(STOCK), *argv[2:]]
+    words = list(argv[2:])
     words[words.index("--port") + 1] = str(port)
-    log = folder / "server.log"
-    with log.open("wb") as file:
-        # From another folder, isolated: nothing of the repository is on its path.
-        process = subprocess.Popen(words, cwd=folder, stdout=file, stderr=file)
+    process = Child(STOCK, *words, cwd=folder)
     try:
         origin = f"http://127.0.0.1:{port}"
         for _ in range(600):
-            assert process.poll() is None, log.read_text()
+            assert process.poll() is None, process.wait().err
             try:
                 get(f"{origin}/health")
                 break

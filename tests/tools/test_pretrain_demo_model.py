@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import vlm_tune as vt
+from tests.processes import run
 from vlm_tune.testing import tiny_dataset
 
 SCRIPT = Path(__file__).parents[2] / "tools/pretrain_demo_model.py"
 
 
 def test_a_few_steps_leave_a_model_that_answers(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--tiny", "--steps", "2", "--batch", "8", "--workers", "0"]
-    command += ["--eval-pictures", "16", "--out", str(tmp_path / "model")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    options = ["--tiny", "--steps", "2", "--batch", "8", "--workers", "0", "--eval-pictures", "16"]
+    done = run(SCRIPT, *options, "--out", tmp_path / "model")
+    assert done.status == 0, done.err
     data = tiny_dataset()
     answers = list(vt.VLM(tmp_path / "model").predict(list(data), data.task))
     assert {answer.outcome for answer in answers} == {"answered"}

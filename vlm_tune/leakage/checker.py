@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlm_tune import _console, _processes
+from vlm_tune._spreading import Spreads
 from vlm_tune.data.dataset import Dataset
 from vlm_tune.data.splitting import SPLITS, SplitName
 from vlm_tune.embedding import Embedder, EmbeddingFunction, as_embedder, default_embedder
@@ -76,10 +77,14 @@ class LeakageChecker:
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     @_processes.by_one
-    def check(self, dataset: Dataset) -> LeakageReport:
+    def check(self, dataset: Dataset, *, backend: Spreads | None = None) -> LeakageReport:
         """Compare the splits of a dataset.
 
         Photos that cannot be read are listed in the report and left out.
+
+        Args:
+            dataset: The photos, in splits.
+            backend: Where they are read and embedded, such as `RayBackend()`; here, for None. All else is done here.
 
         Raises:
             SplitError: There is no training split, or neither a validation nor a test split, or none of one
@@ -91,7 +96,7 @@ class LeakageChecker:
             raise SplitError("there is no test split to leak into; call split(test=0.25), or read split folders")
         embedder = default_embedder() if self.embedder is None else as_embedder(self.embedder)
         inside = [example for example in dataset if example.id in dataset.splits]
-        photos = distinct(inside, embedder, cache_dir=self.cache_dir)
+        photos = distinct(inside, embedder, cache_dir=self.cache_dir, backend=backend)
         prover = Prover(photos, dataset.splits.get, mean=_mean(photos, dataset, centred=self.threshold is None))
         _require(prover, photos)
         if self.threshold is None:

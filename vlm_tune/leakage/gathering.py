@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlm_tune._console import progress
+from vlm_tune._spreading import Spreads
 from vlm_tune.embedding import LANDMARKS, Embedder, FunctionEmbedder, checked, landmarks
 from vlm_tune.errors import EmbeddingError, ImageError
 from vlm_tune.images import decode
@@ -66,7 +67,9 @@ class Gathered:
         return [centred(plane[rows], mean) for plane in planes]
 
 
-def gather(examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path | None = None) -> Gathered:
+def gather(
+    examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path | None = None, backend: Spreads | None = None
+) -> Gathered:
     """Read and embed examples; those that cannot be read are listed and left out.
 
     Args:
@@ -75,6 +78,7 @@ def gather(examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path |
             its own; where its fingerprint is None they are not kept.
         cache_dir: Folder where the results are kept by content: they are read from there the next time, and
             no photo is decoded.
+        backend: Where photos are read and embedded; None: in this process. What is kept is kept here.
 
     Raises:
         EmbeddingError: The embedder's vectors are not finite numbers of one shape; the message names the photo.
@@ -90,13 +94,16 @@ def gather(examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path |
         fresh = {keys[one.id]: one for one in examples if one.id in keys}
         fresh = {key: one for key, one in fresh.items() if key not in facts or key not in vectors}
         bar.advance(len(examples) - len(fresh))
-        for photos in _batches(pool, fresh, mirror=mirror):
-            good = [photo for photo in photos if photo.error is None]
-            _keep(kept_facts, facts, good, _facts(good))
-            _keep(kept_vectors, vectors, good, _vectors(embedder, good, mirror=mirror))
-            failed = {photo.key: str(photo.error) for photo in photos if photo.error is not None}
+        read = _Reader(embedder, mirror)
+        batches = (
+            read.ahead(pool, fresh) if backend is None else backend.map_batches(read, list(fresh.items()), most=BATCH)
+        )
+        for batch in batches:
+            _keep(kept_facts, facts, batch.keys, batch.facts)
+            _keep(kept_vectors, vectors, batch.keys, batch.vectors)
+            failed = batch.failed
             unreadable |= {one.id: failed[keys[one.id]] for one in examples if keys.get(one.id) in failed}
-            bar.advance(len(photos))
+            bar.advance(len(batch.keys) + len(failed))
     there = [one for one in examples if one.id not in unreadable]
     return _assemble(there, [keys[one.id] for one in there], facts, vectors, unreadable)
 
@@ -114,6 +121,53 @@ class _Photo:
     error: ImageError | None = None
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What was read of some photos: columns with a row for each key, and why others cannot be read."""
+
+    keys: list[str]
+    facts: Columns
+    vectors: Columns
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads and embeds photos, here or where it is sent.
+
+    Attributes:
+        embedder: What makes the vectors.
+        mirror: Whether mirror images are embedded too.
+    """
+
+    embedder: Embedder
+    mirror: bool
+
+    def __call__(self, keyed: Sequence[tuple[str, Example]]) -> _Batch:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return self._batch([pool.submit(_read, key, one, mirror=self.mirror) for key, one in keyed])
+
+    def ahead(self, pool: Executor, fresh: Mapping[str, Example]) -> Iterator[_Batch]:
+        """Yield batches, and read the photos of the next one while one is embedded."""
+        waiting = list(fresh.items())
+        ahead: list[Future[_Photo]] = []
+        for start in range(0, len(waiting) + BATCH, BATCH):
+            ready = ahead
+            ahead = [pool.submit(_read, key, one, mirror=self.mirror) for key, one in waiting[start : start + BATCH]]
+            if ready:
+                yield self._batch(ready)
+
+    def _batch(self, reading: Sequence[Future[_Photo]]) -> _Batch:
+        photos = [future.result() for future in reading]
+        good = [photo for photo in photos if photo.error is None]
+        return _Batch(
+            keys=[photo.key for photo in good],
+            facts=_facts(good),
+            vectors=_vectors(self.embedder, good, mirror=self.mirror),
+            failed={photo.key: str(photo.error) for photo in photos if photo.error is not None},
+        )
+
+
 def _contents(pool: Executor, examples: Sequence[Example]) -> tuple[dict[str, str], dict[str, str]]:
     """Return each example's id with its content hash, or with why its file cannot be read."""
 
@@ -126,17 +180,6 @@ def _contents(pool: Executor, examples: Sequence[Example]) -> tuple[dict[str, st
     found = dict(zip([one.id for one in examples], pool.map(content, examples), strict=True))
     good = {name: key for name, key in found.items() if isinstance(key, str)}
     return good, {name: str(error) for name, error in found.items() if name not in good}
-
-
-def _batches(pool: Executor, fresh: Mapping[str, Example], *, mirror: bool) -> Iterator[list[_Photo]]:
-    """Yield the photos in batches, and read the next batch while one is in use."""
-    waiting = list(fresh.items())
-    ahead: list[Future[_Photo]] = []
-    for start in range(0, len(waiting) + BATCH, BATCH):
-        done = ahead
-        ahead = [pool.submit(_read, key, one, mirror=mirror) for key, one in waiting[start : start + BATCH]]
-        if done:
-            yield [future.result() for future in done]
 
 
 def _read(key: str, example: Example, *, mirror: bool) -> _Photo:
@@ -180,8 +223,7 @@ def _vectors(embedder: Embedder, photos: Sequence[_Photo], *, mirror: bool) -> C
     return vectors
 
 
-def _keep(memory: Memory, known: dict[str, Columns], photos: Sequence[_Photo], columns: Columns) -> None:
-    keys = [photo.key for photo in photos]
+def _keep(memory: Memory, known: dict[str, Columns], keys: Sequence[str], columns: Columns) -> None:
     memory.keep(keys, columns)
     known |= {key: {name: rows[at] for name, rows in columns.items()} for at, key in enumerate(keys)}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlm_tune._spreading import Spreads
 from vlm_tune.embedding import Embedder, workers
 from vlm_tune.errors import ImageError
 from vlm_tune.leakage.gathering import Gathered, gather
@@ -31,16 +32,19 @@ class Distinct:
     unreadable: Mapping[str, str]
 
 
-def distinct(examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path | None = None) -> Distinct:
+def distinct(
+    examples: Sequence[Example], embedder: Embedder, *, cache_dir: Path | None = None, backend: Spreads | None = None
+) -> Distinct:
     """Read and embed examples, each content once.
 
     Args:
         examples: What to read.
         embedder: What makes the vectors.
         cache_dir: Where vectors are kept between runs.
+        backend: Where photos are read and embedded; None: in this process.
     """
     files, unreadable = _by_content(examples)
-    gathered = gather([same[0] for same in files.values()], embedder, cache_dir=cache_dir)
+    gathered = gather([same[0] for same in files.values()], embedder, cache_dir=cache_dir, backend=backend)
     first_row: dict[str, int] = {}
     members: defaultdict[int, list[Example]] = defaultdict(list)
     for row, (example, pixels) in enumerate(zip(gathered.examples, gathered.pixel_hashes, strict=True)):

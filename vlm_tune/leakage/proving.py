@@ -12,10 +12,11 @@ from vlm_tune._console import progress
 from vlm_tune.data.splitting import SplitName
 from vlm_tune.embedding import workers
 from vlm_tune.images import decode, probe
+from vlm_tune.leakage.aligning import Photo
 from vlm_tune.leakage.neighbours import Pairs, above, centred, top_k
 from vlm_tune.leakage.pairs import COPIES, LeakPair, Rule
 from vlm_tune.leakage.photos import Distinct
-from vlm_tune.leakage.verify import Photo, Proof, Tier, verify
+from vlm_tune.leakage.verify import Proof, Tier, verify
 from vlm_tune.leakage.voting import vote
 from vlm_tune.records import Example
 
