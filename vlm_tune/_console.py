@@ -7,7 +7,7 @@ terminal only, and is switched off with `quiet()`. Of several processes only the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,10 +15,13 @@ from vlm_tune import _processes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
 __all__ = ["Bar", "notice", "progress", "quiet", "show", "stage", "to_html"]
 
 _quiet_depth = 0
+_shown: Progress | None = None
+"""The bars on the screen; a bar that begins inside the block of another one stands below it."""
 
 
 class Bar(Protocol):
@@ -43,41 +46,23 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def progress(title: str, *, total: int | None) -> Iterator[Bar]:
-    """Show a bar with rate and time left on stderr while the block runs.
+def progress(title: str, *, total: int | None, timed: bool = True) -> Iterator[Bar]:
+    """Show a bar with rate and time left on stderr while the block runs; it goes below one that is there already.
+
+    Args:
+        title: Words in front of the bar.
+        total: How many items there are; None where nobody knows.
+        timed: Whether items are alike, so that rate and time left follow from those that are done.
 
     Examples:
         >>> with progress("Reading photos", total=3) as bar:
         ...     for _ in range(3):
         ...         bar.advance()
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
-
-    console = _stderr()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}", style="dim"),
-        console=console,
-        disable=_silent() or not console.is_terminal,
-    ) as bars:
-        task = bars.add_task(title, total=total, note="")
+    global _shown
+    outer = None if _silent() else _shown
+    with _new_bars() if outer is None else nullcontext(outer) as bars:
+        task = bars.add_task(title, total=total, note="", timed=timed)
 
         class _Bar:
             def advance(self, count: int = 1) -> None:
@@ -86,7 +71,39 @@ def progress(title: str, *, total: int | None) -> Iterator[Bar]:
             def note(self, text: str) -> None:
                 bars.update(task, note=text)
 
-        yield _Bar()
+        before, _shown = _shown, bars
+        try:
+            yield _Bar()
+        finally:
+            _shown = before
+            if outer is not None:
+                bars.remove_task(task)
+
+
+def _new_bars() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed and task.fields["timed"] else "", style="dim")
+
+    class LeftColumn(Remaining):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.fields["timed"] else Text("")
+
+    console = _stderr()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        RateColumn(),
+        LeftColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", style="dim"),
+        console=console,
+        disable=_silent() or not console.is_terminal,
+    )
 
 
 def notice(text: str) -> None:

@@ -21,6 +21,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
+    "Failure",
     "barrier",
     "by_one",
     "first_to_fail",
@@ -180,7 +181,7 @@ def together() -> Iterator[Callable[[], bool]]:
         yield _polled(name)
     except Exception as error:
         _tally(name, 1)
-        failure = _Failure(error)
+        failure = Failure(error)
     failures = gathered(failure)
     # One's own error keeps its traceback.
     failures[rank()] = failure
@@ -229,18 +230,18 @@ def _launched(name: str, alone: int) -> int:
     return int(os.environ[name])
 
 
-def _tried(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> tuple[_T | None, _Failure | None]:
+def _tried(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> tuple[_T | None, Failure | None]:
     global _busy_for_all
     _busy_for_all += 1
     try:
         return function(*args, **kwargs), None
     except Exception as error:
-        return None, _Failure(error)
+        return None, Failure(error)
     finally:
         _busy_for_all -= 1
 
 
-class _Failure:
+class Failure:
     """An error on its way to other processes: many cannot be pickled, for they are made of other things than words."""
 
     def __init__(self, error: Exception) -> None:

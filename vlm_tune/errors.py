@@ -19,6 +19,7 @@ VlmTuneError
 ├── EvaluationError      evaluations do not fit together, or cover too little
 │   └── ForecastError        a learning curve does not say that much
 ├── StorageError         a file cannot be written, or what is on disk is not ours
+├── BackendError         there is no cluster, no room on it, or work that cannot be sent there
 ├── RecipeError          a recipe file is malformed
 └── MissingExtraError    an optional package is not installed
 """
@@ -31,6 +32,7 @@ from pathlib import Path
 
 __all__ = [
     "AdapterError",
+    "BackendError",
     "BudgetError",
     "DataError",
     "EmbeddingError",
@@ -57,6 +59,10 @@ __all__ = [
 
 class VlmTuneError(Exception):
     """The root: catch this to catch every error the library raises on purpose."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By its words, and not by what it was made of: it may come from another process.
+        return _again, (type(self), self.args), vars(self)
 
 
 class TaskError(VlmTuneError):
@@ -186,6 +192,10 @@ class StorageError(VlmTuneError):
     """A file cannot be written, or what is on disk is not what it should be."""
 
 
+class BackendError(VlmTuneError):
+    """There is no cluster, it has no room for the work, or the work cannot be sent there."""
+
+
 class RecipeError(VlmTuneError):
     """A recipe file is malformed."""
 
@@ -202,6 +212,10 @@ class MissingExtraError(VlmTuneError):
         self.package = package
         self.install = f'pip install "vlm-tune[{extra}]"'
         super().__init__(f"{purpose} needs {package}, which is not installed; run: {self.install}")
+
+
+def _again(kind: type[VlmTuneError], words: tuple[object, ...]) -> VlmTuneError:
+    return kind.__new__(kind, *words)
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> tuple[str, ...]:

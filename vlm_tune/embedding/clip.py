@@ -55,6 +55,11 @@ class OpenClip(Adaptable):
         self.device = device
         self.batch_size = batch_size
 
+    def __getstate__(self) -> dict[str, object]:
+        # The loaded model stays here; another process has a device of its own.
+        known = vars(type(self))
+        return {name: value for name, value in vars(self).items() if not isinstance(known.get(name), cached_property)}
+
     @property
     def name(self) -> str:
         """Architecture and weights, such as `open_clip ViT-B-32 laion2b_s34b_b79k`."""

@@ -51,6 +51,13 @@ class Ledger:
         if path is not None:
             self._read(path)
 
+    def __getstate__(self) -> dict[str, object]:
+        # A call in flight stays with the process that waits for it.
+        return {name: value for name, value in vars(self).items() if name not in ("_pending", "_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _pending=set(), _lock=threading.Lock())
+
     @property
     def num_pending(self) -> int:
         """Calls sent of which nothing is known yet."""
