@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from vlm_tune.errors import ImageError
-from vlm_tune.images import blank, data_uri, decode, encode, probe, thumbnail
+from vlm_tune.images import blank, data_uri, decode, encode, probe, shown, thumbnail
 
 BUDGET = 1_048_576
 QUADRANTS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
@@ -138,6 +138,41 @@ class TestPassThrough:
 
         result = encode(blank(3, 2), max_pixels=BUDGET)
         assert result.sha256 == hashlib.sha256(result.data).hexdigest()
+
+
+class TestShown:
+    """A photo as predictors see it is what the encoded photo decodes to, however it comes about."""
+
+    @pytest.mark.parametrize("max_pixels", [BUDGET, 700])
+    @pytest.mark.parametrize("format, options", [
+        ("JPEG", {}),
+        ("JPEG", {"exif": exif(orientation=6)}),
+        ("JPEG", {"icc_profile": swapped_profile()}),
+        ("PNG", {}),
+        ("PNG", {"exif": exif(orientation=3)}),
+        ("WEBP", {"quality": 70}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+    ])  # fmt: skip
+    def test_it_is_the_encoded_photo_decoded(self, format: str, options: dict[str, object], max_pixels: int) -> None:
+        source = saved(noise(), format, **options)
+        assert np.array_equal(
+            np.asarray(shown(source, max_pixels=max_pixels)), pixels(encode(source, max_pixels=max_pixels).data)
+        )
+
+    @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "I;16"])
+    def test_in_every_mode(self, mode: str) -> None:
+        source = saved(noise().convert("L").convert(mode), "PNG")
+        assert np.array_equal(
+            np.asarray(shown(source, max_pixels=BUDGET)), pixels(encode(source, max_pixels=BUDGET).data)
+        )
+
+    def test_a_plain_photo_is_decoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        source, loaded = saved(noise(), "JPEG"), []
+        load = ImageFile.ImageFile.load
+        monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loaded.append(image.tile) or load(image))
+        shown(source, max_pixels=BUDGET)
+        assert sum(map(bool, loaded)) == 1
 
 
 class TestOrientation:

@@ -81,10 +81,10 @@ def safe_threshold(
 
     Thresholds from a fixed list are tested from the strictest down, and the first that fails ends it: that the
     accuracy above it lies below the wanted one must be refused by the exact one-sided binomial test at 1 - level.
-    With one fixed order no correction for their number is due, and whatever the model and the photos are like,
-    the threshold found is wrong in at most 1 - level of all validation sets. The first one tested is the
-    strictest with a quarter of the photos above it, and with as many as could establish anything; that start
-    depends on the photos, which costs nothing where higher confidence does not mean lower accuracy.
+    With one fixed order no correction for their number is due: the threshold found is wrong in at most 1 - level of
+    all validation sets. The first one tested is the strictest with a quarter of the photos above it, and with as many
+    as could establish anything; as that start depends on the photos, the promise holds for models whose accuracy does
+    not fall as their confidence rises.
 
     Sources: A. N. Angelopoulos et al., Learn then Test, arXiv 2110.01052 (2021), fixed sequence testing;
     C. J. Clopper, E. S. Pearson, Biometrika 26 (1934), 404-413, the bound.

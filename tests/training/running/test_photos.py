@@ -55,8 +55,8 @@ def test_the_size_of_a_photo_that_lies_on_its_side_is_told_upright() -> None:
 
 def test_photos_are_decoded_once_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[object] = []
-    encode = images.encode
-    monkeypatch.setattr(images, "encode", lambda image, **how: reads.append(image) or encode(image, **how))
+    shown = images.shown
+    monkeypatch.setattr(images, "shown", lambda image, **how: reads.append(image) or shown(image, **how))
     kept: dict[str, object] = {}
     for _ in range(2):
         for index in range(3):
