@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.attention
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vlm_tune.vlm.fused import packing
 from vlm_tune.vlm.fused.packing import Runs, attend, attend_from_tails, make_runs, starts, tails
 
 RUNS: Runs = ((2, 7), (1, 5), (3, 2))
@@ -79,3 +83,21 @@ def test_tails_attend_as_they_would_among_all(tail: int, key_heads: int) -> None
 def test_tails_are_the_last_tokens_or_all(tail: int) -> None:
     x = torch.arange(2 * TOKENS).view(TOKENS, 2)
     assert torch.equal(tails(x, RUNS, tail), torch.cat([one[-tail:] for one in sequences(x)]))
+
+
+def test_a_shape_gets_a_plan_of_its_own_when_it_has_come_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_WORTH_A_PLAN", 2)
+    monkeypatch.setattr(packing, "_calls", Counter())
+    on_gpu = SimpleNamespace(is_cuda=True, shape=(1, 2, 3, 4))
+    longer = SimpleNamespace(is_cuda=True, shape=(1, 2, 5, 4))
+
+    def may_plan(query: SimpleNamespace, causal: bool | None = True) -> bool:
+        with packing._kernels(query, on_gpu, causal):
+            return torch.backends.cuda.cudnn_sdp_enabled()
+
+    with torch.nn.attention.sdpa_kernel(packing._FASTEST, set_priority=True):
+        assert [may_plan(on_gpu) for _ in range(4)] == [False, False, True, True]
+        assert not may_plan(longer)
+        assert not may_plan(on_gpu, causal=None)
+        assert may_plan(on_gpu)
+        assert may_plan(SimpleNamespace(is_cuda=False, shape=(9,)))
