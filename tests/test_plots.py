@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -82,6 +83,12 @@ def test_every_figure_becomes_png_and_the_same_svg_each_time(name: str) -> None:
         assert picture.width > 200
     assert plots.figure_to_svg(draw()) == plots.figure_to_svg(draw())
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("name", EVERY_FIGURE)
+def test_no_words_are_black_since_a_dark_page_would_hide_them(name: str) -> None:
+    texts = re.findall(r"<text[^>]*>", plots.figure_to_svg(EVERY_FIGURE[name]()))
+    assert [text for text in texts if "fill: #" not in text] == []
 
 
 def test_every_public_figure_is_covered_above() -> None:

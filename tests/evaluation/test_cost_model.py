@@ -1,160 +1,158 @@
-"""What was measured is multiplied with what is asked for, and never without its interval."""
+"""What was measured is multiplied with what is asked for; what is missing or senseless is refused."""
 
 from __future__ import annotations
 
-from datetime import date
+import math
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from vlm_tune.cost import Cost, GpuPrice, cost_of, price_of
-from vlm_tune.data import Dataset
+from tests.evaluation.priced import BATCH, ONLINE, RENT, given, model
+from vlm_tune.cost import Cost
 from vlm_tune.errors import EvaluationError, StorageError
-from vlm_tune.evaluation import BreakEven, CostModel, Evaluation, Evaluator
-from vlm_tune.records import Example, Money, Prediction, Usage
-from vlm_tune.task import Task
-from vlm_tune.testing import ScriptedPredictor
-
-DAY = date(2026, 11, 21)
-TASK = Task(prompt="Which one?", classes=("crack", "dent"))
-RENT = GpuPrice(gpu="H100", provider="us", usd_per_hour=3.6, source="books", checked_on=DAY, valid_from=DAY)
-
-
-def usage(number: int) -> Usage:
-    return Usage(input_tokens=1180, output_tokens=5, thinking_tokens=100 * (number % 4))
-
-
-def evaluated(
-    *, priced: bool = True, tokens: bool = True, latency_s: float | None = None, twice: bool = False
-) -> Evaluation:
-    price = price_of("gemini-3-flash-preview", on=DAY)
-    assert price is not None
-
-    def answer(example: Example) -> Prediction:
-        used = usage(int(example.id))
-        return Prediction(
-            example_id=example.id,
-            outcome="answered",
-            label="dent",
-            usage=used if tokens else None,
-            cost_usd=cost_of(used, price) if priced else None,
-            latency_s=None if latency_s is None else latency_s * (0.5 + int(example.id) / 39),
-        )
-
-    photos = [Example(id=str(n), image=b"%d" % n, label=TASK.classes[n % 2]) for n in range(40)]
-    if twice:
-        photos += [Example(id=f"1{n:03d}", image=b"%d" % n, label=TASK.classes[n % 2]) for n in range(40)]
-    return Evaluator(Dataset(photos, task=TASK)).run(ScriptedPredictor(answer))
+from vlm_tune.evaluation import BreakEven, CostModel
+from vlm_tune.plots import figure_to_svg
 
 
 def test_a_cent_an_image_at_a_million_a_month_is_ten_thousand_dollars() -> None:
     month = CostModel(api=Cost.exact(0.01, basis="the published example")).per_month(1_000_000)
     assert month.api.usd == pytest.approx(10_000)
     assert str(month) == "1,000,000 images a month: API $10,000"
-    assert (month.tuned, month.always_on) == (None, None)
+    assert (month.batch, month.by_the_hour, month.all_month, month.gpus) == (None, None, None, None)
 
 
-@pytest.mark.parametrize("twice", [False, True])
-def test_an_api_image_costs_its_mean_with_an_interval(twice: bool) -> None:
-    cost = CostModel.of_api(evaluated(twice=twice))
-    expected = np.array([(1180 * 0.5 + (5 + 100 * (n % 4)) * 3) / 1e6 for n in range(40)])
-    assert cost.usd == pytest.approx(expected.mean())
-    assert cost.high - cost.usd == pytest.approx(2.0227 * expected.std(ddof=1) / np.sqrt(40), rel=1e-3)
-    assert cost.n == 40
-    assert "at the price when it was asked" in cost.basis
-
-
-def test_the_same_tokens_can_be_priced_anew() -> None:
-    batch = price_of("gemini-3-flash-preview", on=DAY, batch=True)
-    online, cheaper = CostModel.of_api(evaluated()), CostModel.of_api(evaluated(priced=False), price=batch, on=DAY)
-    assert cheaper.usd == pytest.approx(online.usd / 2)
-    assert "factquire.com" in cheaper.basis
-    assert cheaper.warnings == ()
-    stale = CostModel.of_api(evaluated(), price=batch, on=date(2027, 6, 1))
-    assert "look whether it still holds" in stale.warnings[0]
-
-
-@pytest.mark.parametrize(("priced", "tokens"), [(False, True), (False, False)])
-def test_an_unknown_price_is_no_zero(priced: bool, tokens: bool) -> None:
-    with pytest.raises(EvaluationError, match="not known"):
-        CostModel.of_api(evaluated(priced=priced, tokens=tokens))
-
-
-def test_a_gpu_image_costs_its_seconds_at_the_stated_utilisation() -> None:
-    cost = CostModel.of_gpu(evaluated(latency_s=0.1), gpu=RENT, utilisation=0.5, on=DAY)
-    assert cost.usd == pytest.approx(0.1 * 0.001 / 0.5)
-    assert cost.low < cost.usd < cost.high
-    assert cost.seconds_per_image == pytest.approx(0.1)
-    assert cost.n == 40
-    assert "10 images/s" in cost.basis
-    assert "busy 50% of the rented time" in cost.basis
-    with pytest.raises(EvaluationError, match="share above 0"):
-        CostModel.of_gpu(evaluated(latency_s=0.1), gpu=RENT, utilisation=50)
-    with pytest.raises(EvaluationError, match="no times"):
-        CostModel.of_gpu(evaluated(), gpu=RENT, utilisation=0.5)
-    with pytest.raises(EvaluationError, match="known are A100 at Lambda, "):
-        CostModel.of_gpu(evaluated(latency_s=0.1), gpu="T4", utilisation=0.5, on=DAY)
-
-
-def test_images_of_one_batch_share_their_time_and_so_have_no_interval() -> None:
-    every = evaluated(latency_s=0.1)
-    table = every.table.set_column(
-        every.table.schema.get_field_index("latency_s"), "latency_s", [[0.1] * every.num_examples]
-    )
-    cost = CostModel.of_gpu(Evaluation("one batch", TASK.classes, table), gpu=RENT, utilisation=0.5, on=DAY)
-    assert cost.low == cost.usd == cost.high
-    assert "so there is no interval" in cost.basis
-
-
-def model(*, api: Cost | None = None) -> CostModel:
-    return CostModel(
-        api=api or Cost(usd=0.002, low=0.0015, high=0.0025, n=98, basis="api"),
-        tuned=CostModel.of_gpu(evaluated(latency_s=0.1), gpu=RENT, utilisation=0.1, on=DAY),
-        training=CostModel.of_training(500, gpu=RENT),
-    )
-
-
-def test_training_pays_for_itself_within_a_band() -> None:
+def test_training_and_labelling_pay_for_themselves_within_a_band() -> None:
     costs = model()
-    assert costs.tuned is not None
-    assert costs.break_even.images == pytest.approx(0.5 / (0.002 - 0.001))
-    assert costs.break_even.low == pytest.approx(0.5 / (0.0025 - costs.tuned.low))
-    assert costs.break_even.high == pytest.approx(0.5 / (0.0015 - costs.tuned.high))
-    assert model(api=Cost.exact(0.0005, basis="cheap")).break_even.images is None
-    unsure = model(api=Cost(usd=0.002, low=0.0005, high=0.003, n=5, basis="few"))
-    assert str(unsure.break_even).endswith(", never]")
-    with pytest.raises(EvaluationError, match="break-even needs"):
-        CostModel(api=Cost.exact(0.01, basis="given")).break_even
+    assert costs.break_even().images == pytest.approx(0.5 / (0.002 - 0.001))
+    assert costs.break_even().low == pytest.approx(0.5 / (0.0025 - 0.0009))
+    assert costs.break_even().high == pytest.approx(0.5 / (0.0015 - 0.0011))
+    assert "measured on 98 and 98 images; the band holds both costs at the far ends" in costs.break_even().basis
+    assert model(api=Cost.exact(0.0005, basis="cheap")).break_even().images is None
+    assert str(model(api=Cost(usd=0.002, low=0.0005, high=0.003, basis="")).break_even()).endswith(", never]")
+    labelled = model(labelling=CostModel.of_labelling(50, usd_per_image=0.09, source="a bill"), batch=BATCH)
+    assert labelled.once.usd == pytest.approx(5)
+    assert "50 labels at $0.09 each (a bill)" in labelled.once.basis
+    assert labelled.break_even().images == pytest.approx(5000)
+    assert labelled.break_even(batch=True).images == pytest.approx(5 / 0.0002)
+    assert labelled.break_even_per_month().images == pytest.approx(5000 / 12)
+    assert model(months=1).break_even_per_month() == costs.break_even()
 
 
-def test_a_gpu_rented_all_month_pays_from_a_volume_on_that_it_can_answer() -> None:
-    costs = model()
-    assert costs.break_even_per_month.images == pytest.approx(730 * 3.6 / 0.002)
-    month = costs.per_month(1_000_000)
-    assert month.tuned is not None
-    assert month.always_on is not None
-    assert (month.tuned.usd, month.always_on.usd) == pytest.approx((1000, 730 * 3.6))
-    busier = costs.per_month(30_000_000).always_on
-    assert busier is not None
-    assert busier.usd == pytest.approx(2 * 730 * 3.6)
-    assert model(api=Cost.exact(0.00001, basis="cheap")).break_even_per_month.images is None
+def test_what_is_missing_is_asked_for() -> None:
+    bare = CostModel(api=Cost.exact(0.01, basis="given"))
+    asked: list[tuple[Callable[[], BreakEven], str]] = [
+        (bare.break_even, "needs training="),
+        (bare.break_even_per_month, "needs tuned="),
+        (lambda: model(tuned=None).break_even(), "needs tuned="),
+        (lambda: model().break_even_per_month(batch=True), "against batch mode needs batch="),
+    ]
+    for ask, words in asked:
+        with pytest.raises(EvaluationError, match=words):
+            ask()
 
 
-def test_it_shows_plots_and_comes_back_from_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    costs = model()
+@pytest.mark.parametrize("images", [-1, math.nan, math.inf])
+def test_a_number_of_images_is_none_or_more(images: float) -> None:
+    with pytest.raises(EvaluationError, match="a number of images is 0 or more"):
+        model().per_month(images)  # type: ignore[arg-type]
+    with pytest.raises(EvaluationError, match="a number of images is 0 or more"):
+        model().frame([images])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="0 or more"):
+        ONLINE.times(images)
+
+
+def test_a_month_without_images_pays_what_is_paid_anyway() -> None:
+    month = model().per_month(0)
+    assert month.by_the_hour is not None
+    assert month.all_month is not None
+    assert month.api.usd == 0
+    assert month.by_the_hour.usd == pytest.approx(0.5 / 12)
+    assert month.gpus == 1
+    assert month.all_month.usd == pytest.approx(730 * 3.6 + 0.5 / 12)
+
+
+@pytest.mark.parametrize("field", ["images_per_month", "months"])
+def test_no_volume_and_no_months_are_refused(field: str) -> None:
+    with pytest.raises(ValidationError, match="greater than 0"):
+        model(**{field: 0})
+
+
+def test_negative_amounts_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be negative"):
+        CostModel.of_labelling(-1, usd_per_image=0.1, source="")
+    with pytest.raises(ValueError, match="cannot be negative"):
+        CostModel.of_labelling(1, usd_per_image=-0.1, source="")
+    with pytest.raises(ValueError, match="cannot be negative"):
+        CostModel.of_training(-1, gpu=RENT)
+    with pytest.raises(ValidationError):
+        Cost.exact(-0.01, basis="")
+    with pytest.raises(ValidationError, match="low <= usd <= high"):
+        Cost(usd=1, low=2, high=3, basis="")
+
+
+def test_a_month_costs_what_each_way_costs_and_its_share_of_what_was_spent_once() -> None:
+    month = model(batch=BATCH, months=5).per_month(1_000_000)
+    assert month.batch is not None
+    assert month.by_the_hour is not None
+    assert month.all_month is not None
+    assert (month.api.usd, month.api.low, month.api.high) == pytest.approx((2000, 1500, 2500))
+    assert month.batch.usd == pytest.approx(1200)
+    assert month.batch.n == 98
+    hourly = month.by_the_hour
+    assert (hourly.usd, hourly.low, hourly.high) == pytest.approx((1000.1, 900.1, 1100.1))
+    assert "1/5 of 500 s at $3.6/h (H100 at us: books, read 2026-11-21)" in hourly.basis
+    assert month.gpus == 1
+    assert month.all_month.usd == pytest.approx(730 * 3.6 + 0.1)
+    # One GPU answers 2,628,000 images at the stated utilisation; how many it takes is as sure as its speed.
+    busier = model(training=None).per_month(5_000_000)
+    assert busier.all_month is not None
+    assert busier.gpus == 2
+    assert (busier.all_month.low, busier.all_month.high) == pytest.approx((2 * 730 * 3.6, 3 * 730 * 3.6))
+    assert str(busier).endswith("2 GPUs all month $5,256 [5,256, 7,884]")
+
+
+def test_whole_gpus_are_cheaper_from_some_number_on_for_good() -> None:
+    found = model(training=None).break_even_per_month(whole=True)
+    assert found.images == pytest.approx(730 * 3.6 / 0.002)
+    assert "each answering up to 2,628,000 images" in found.basis
+    assert model(api=Cost.exact(0.00001, basis="cheap")).break_even_per_month(whole=True).images is None
+    free = model(tuned=given(usd=0, rent=0), training=None)
+    assert free.break_even_per_month(whole=True).images == 0
+    assert free.sentence.count("At any number of images tuned is cheaper than gemini.") == 1
+
+
+def test_it_shows_and_comes_back_from_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    costs = model(batch=BATCH)
     costs.show()
-    shown = capsys.readouterr().out
-    for words in ("$2,000 [1,500, 2,500]", "busy 10% of the rented time", "Training has paid for itself after 5"):
-        assert words in " ".join(shown.split())
-    assert costs.frame()["images"].tolist() == [1, 1, 1000, 1000, 1_000_000, 1_000_000]
-    assert len(costs.plot().axes[0].lines) == 3
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("[150, 250]", "in batch mode", "busy 10 % of it", "Break-even with its band", "(1 GPU)"):
+        assert words in shown, words
+    assert "One image with tuned costs $0.00100 [0.000900, 0.00110]: seconds." in shown
+    frame = costs.frame([0, 1000])
+    assert frame["way"].tolist() == ["api", "batch", "by_the_hour", "all_month"] * 2
+    assert frame["images"].tolist() == [0] * 4 + [1000] * 4
+    assert (frame["low"] <= frame["usd"]).all()
     assert CostModel.load(costs.save(tmp_path / "costs.json")) == costs
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(StorageError, match="not a saved cost model"):
         CostModel.load(tmp_path / "other.json")
 
 
-def test_never_is_said_and_thousands_are_grouped() -> None:
-    assert str(BreakEven(images=None, low=2500.2, high=None, basis="")) == "never [2,501, never]"
-    assert isinstance(model().training, Money)
+def test_the_figure_has_each_way_and_the_break_evens() -> None:
+    words = " ".join(figure_to_svg(model(batch=BATCH).plot()).split())
+    for label in (
+        "What a month costs: measured on n = 98 images, 95 % bands",
+        "gemini in batch mode",
+        "tuned, GPUs by the hour",
+        "tuned, whole GPUs all month",
+        "expected: 100,000 images",
+    ):
+        assert f">{label}</text>" in words, label
+    later = figure_to_svg(model(batch=BATCH, training=CostModel.of_training(5e6, gpu=RENT)).plot())
+    assert ">cheaper than online from 416,667</text>" in later
+    assert ">cheaper than batch mode from 2,083,333</text>" in later
+    only = figure_to_svg(CostModel(api=Cost.exact(0.01, basis="given")).plot())
+    assert ">the API</text>" in only
+    assert "GPUs" not in only

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+import math
+from typing import Self
+
+from pydantic import NonNegativeFloat, NonNegativeInt, model_validator
 
 from vlm_tune.cost.prices import Price
 from vlm_tune.records import Money, Record, Usage
@@ -29,8 +32,16 @@ class Cost(Record):
     """Number of observations behind it; 0 where it was not measured."""
     basis: str
     """What was multiplied with what, the prices' sources and dates, and how the interval was made."""
+    system: str = ""
+    """Whose answers were measured; empty where none were."""
     warnings: tuple[str, ...] = ()
     """What speaks against relying on it, such as an old price."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low <= self.usd <= self.high < math.inf:
+            raise ValueError(f"a cost needs finite low <= usd <= high, not {self.low} <= {self.usd} <= {self.high}")
+        return self
 
     @classmethod
     def exact(cls, usd: float, *, basis: str) -> Cost:
@@ -41,8 +52,13 @@ class Cost(Record):
         """Return what so many cost.
 
         Args:
-            number: How many; not negative.
+            number: How many.
+
+        Raises:
+            ValueError: It is negative or not finite.
         """
+        if not 0 <= number < math.inf:
+            raise ValueError(f"a number of things that cost something is 0 or more, not {number}")
         ends = {name: getattr(self, name) * number for name in ("usd", "low", "high")}
         return self.model_validate({**self.model_dump(), **ends, "basis": f"{number:,.10g} x {self.basis}"})
 
@@ -50,6 +66,11 @@ class Cost(Record):
         if self.low == self.usd == self.high:
             return dollars(self.usd)
         return f"{dollars(self.usd)} [{dollars(self.low)[1:]}, {dollars(self.high)[1:]}]"
+
+    def plus(self, other: Money) -> Cost:
+        """Return the sum with an amount that is certain."""
+        ends = {name: getattr(self, name) + other.usd for name in ("usd", "low", "high")}
+        return self.model_validate({**self.model_dump(), **ends, "basis": f"{self.basis}; and {other.basis}"})
 
 
 def dollars(usd: float) -> str:

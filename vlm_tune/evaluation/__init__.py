@@ -17,11 +17,12 @@ from vlm_tune.evaluation.comparing.matrix import ComparisonMatrix, MatrixCell
 from vlm_tune.evaluation.comparing.noise import RunNoise, run_noise
 from vlm_tune.evaluation.comparing.power import PowerPlan, power
 from vlm_tune.evaluation.comparison import Comparison, Tag, Verdict
-from vlm_tune.evaluation.cost_model import BreakEven, CostModel, MonthlyCost
+from vlm_tune.evaluation.cost_model import CostModel
 from vlm_tune.evaluation.evaluation import Evaluation
 from vlm_tune.evaluation.evaluator import Evaluator
 from vlm_tune.evaluation.exports import ExportReport, Variant, compare_exports
 from vlm_tune.evaluation.inflation import Inflation, leakage_inflation
+from vlm_tune.evaluation.monthly_costs import BreakEven, MonthlyCost
 from vlm_tune.evaluation.parity import Difference, ServingParity, serving_parity
 
 __all__ = [

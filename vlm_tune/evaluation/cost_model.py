@@ -8,101 +8,78 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pydantic import NonNegativeFloat, ValidationError
+from pydantic import PositiveInt, ValidationError
 
 from vlm_tune import _console
 from vlm_tune._files import read_json, write_json
 from vlm_tune.cost import Cost, GpuPrice, Price, Prices, gpu_cost
 from vlm_tune.errors import EvaluationError, StorageError
+from vlm_tune.evaluation.cost_words import month_sentence
+from vlm_tune.evaluation.monthly_costs import BreakEven, MonthlyCost, all_month, by_the_hour, whole_gpus
 from vlm_tune.evaluation.unit_costs import GpuImageCost, api_cost, gpu_image_cost, rent_of
 from vlm_tune.records import Money, Record
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import Group
 
     from vlm_tune.evaluation.evaluation import Evaluation
 
-__all__ = ["BreakEven", "CostModel", "MonthlyCost"]
+__all__ = ["VOLUMES", "CostModel"]
 
-_HOURS_A_MONTH = 730
-_VOLUMES = (1, 1_000, 1_000_000)
-
-
-class BreakEven(Record):
-    """The number of images from which on the tuned model is cheaper, with its band; None stands for never.
-
-    Examples:
-        >>> print(BreakEven(images=2500, low=2100, high=None, basis="..."))
-        2,500 images [2,100, never]
-    """
-
-    images: NonNegativeFloat | None
-    """The number at the best estimates of both costs."""
-    low: NonNegativeFloat | None
-    """The number when the API is at the dear end of its interval and the GPU at the cheap end."""
-    high: NonNegativeFloat | None
-    """The number when it is the other way round."""
-    basis: str
-    """What was divided by what."""
-
-    def __str__(self) -> str:
-        shown = ["never" if value is None else f"{math.ceil(value):,}" for value in (self.images, self.low, self.high)]
-        return f"{shown[0]}{'' if self.images is None else ' images'} [{shown[1]}, {shown[2]}]"
-
-
-class MonthlyCost(Record):
-    """What a month of so many images costs."""
-
-    images: NonNegativeFloat
-    """Images a month."""
-    api: Cost
-    """The API's bill."""
-    tuned: Cost | None
-    """GPU hours paid as they are used, at the stated utilisation; None where there is no tuned model."""
-    always_on: Money | None
-    """GPUs that are rented all month, as many as the images need."""
-
-    def __str__(self) -> str:
-        parts = [f"{self.images:,.10g} images a month: API {self.api}"]
-        if self.tuned is not None and self.always_on is not None:
-            parts += [f"GPU as used {self.tuned}", f"GPU all month {self.always_on}"]
-        return ", ".join(parts)
+VOLUMES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+"""Images a month that tables show."""
 
 
 class CostModel(Record):
-    """What an image costs at an API and with a tuned model, per run, per thousand and per million.
+    """What images cost at an API and with a tuned model: each, a month of them, and where the one overtakes the other.
 
     Examples:
         >>> costs = CostModel(api=Cost.exact(0.01, basis="a cent an image"))
-        >>> print(costs.per_month(1_000_000).api)
-        $10,000
+        >>> costs.sentence
+        '1,000,000 images a month cost $10,000 with the API.'
     """
 
     api: Cost
     """One image at the API: `of_api`, or `Cost.exact` for a figure from a bill."""
+    batch: Cost | None = None
+    """One image at the API in batch mode: `of_api(..., batch=True)`."""
     tuned: GpuImageCost | None = None
     """One image of the tuned model: `of_gpu`."""
     training: Money | None = None
     """Training the tuned model once: `of_training`."""
+    labelling: Money | None = None
+    """Having the photos labelled once: `of_labelling`."""
+    months: PositiveInt = 12
+    """Months over which training and labelling are spread: as long as the model is good for."""
+    images_per_month: PositiveInt = 1_000_000
+    """Images a month that `sentence` is about."""
 
     @staticmethod
-    def of_api(evaluation: Evaluation, *, price: Price | None = None, on: date | None = None) -> Cost:
+    def of_api(
+        evaluation: Evaluation,
+        *,
+        price: str | Price | None = None,
+        batch: bool = False,
+        own: Prices = (),
+        on: date | None = None,
+    ) -> Cost:
         """Return what one image cost at an API: tokens as the server counted them, thinking included.
 
         Args:
             evaluation: The API's answers. Images that occur again were asked once and count once.
-            price: Another price than the one at the time of asking, such as the batch price: see `price_of`.
+            price: Another price than the one at the time of asking: a model's name, or the price itself.
+            batch: Take the discount for batch mode off that price.
+            own: Prices of your own, where `price` is a name: a TOML file or records.
             on: The day the price is to hold on, today unless told otherwise.
 
         Returns:
             The mean over the images asked with Student's 95 % interval.
 
         Raises:
-            EvaluationError: An answer has no price, or no tokens were counted.
+            EvaluationError: No price or no discount is known, or no tokens were counted.
         """
-        return api_cost(evaluation, price=price, on=on)
+        return api_cost(evaluation, price=price, batch=batch, own=own, on=on)
 
     @staticmethod
     def of_gpu(
@@ -146,110 +123,155 @@ class CostModel(Record):
 
         Raises:
             EvaluationError: No price is known.
+            ValueError: The time is negative.
         """
         rent = rent_of(gpu, provider=provider, own=own, on=on)
         return gpu_cost(seconds, rent.usd_per_hour, f"{rent.gpu} at {rent.provider}: {rent.provenance}")
 
+    @staticmethod
+    def of_labelling(images: int, *, usd_per_image: float, source: str) -> Money:
+        """Return what it costs to have images labelled.
+
+        Args:
+            images: Those of training, validation and test together.
+            usd_per_image: Dollars for one label.
+            source: Who asks that much, and since when.
+
+        Raises:
+            ValueError: A negative number or price.
+
+        Examples:
+            >>> print(CostModel.of_labelling(417, usd_per_image=0.08, source="our invoice of October 2026"))
+            $33.36
+        """
+        if not (0 <= images < math.inf and 0 <= usd_per_image < math.inf):
+            raise ValueError(f"images and their price cannot be negative: {images} labels at ${usd_per_image} each")
+        basis = f"{images:,} labels at ${usd_per_image:g} each ({source})"
+        return Money(usd=images * usd_per_image, basis=basis)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What speaks against relying on these figures, such as an old price."""
-        return self.api.warnings + (() if self.tuned is None else self.tuned.warnings)
-
-    def per_run(self, images: int) -> tuple[Cost, Cost | None]:
-        """Return what so many images cost at the API and with the tuned model, training left out."""
-        return self.api.times(images), self.tuned and _plain(self.tuned).times(images)
-
-    def per_month(self, images: int) -> MonthlyCost:
-        """Return what a month of so many images costs.
-
-        Args:
-            images: Images a month.
-        """
-        api, tuned = self.per_run(images)
-        if self.tuned is None:
-            return MonthlyCost(images=images, api=api, tuned=None, always_on=None)
-        needed = max(1, math.ceil(images * self.tuned.seconds_per_image / (3600 * _HOURS_A_MONTH)))
-        rent = gpu_cost(needed * _HOURS_A_MONTH * 3600, self.tuned.usd_per_hour, f"{needed} x {self.tuned.gpu}")
-        return MonthlyCost(images=images, api=api, tuned=tuned, always_on=rent)
+        costs = (cost for cost in (self.api, self.batch, self.tuned) if cost is not None)
+        return tuple(dict.fromkeys(warning for cost in costs for warning in cost.warnings))
 
     @property
-    def break_even(self) -> BreakEven:
-        """Images after which training has paid for itself, GPU hours being paid as they are used.
+    def names(self) -> tuple[str, str]:
+        """What the API and the tuned model are called: as in their evaluations."""
+        return self.api.system or "the API", (self.tuned and self.tuned.system) or "the tuned model"
+
+    @property
+    def once(self) -> Money:
+        """Training and labelling together, as far as they are given."""
+        given = [amount for amount in (self.training, self.labelling) if amount is not None]
+        return Money(usd=sum(one.usd for one in given), basis=" + ".join(one.basis for one in given) or "nothing given")
+
+    @property
+    def sentence(self) -> str:
+        """What a month costs in each way, and from how many images on the tuned model pays, for whoever decides."""
+        return month_sentence(self)
+
+    def per_month(self, images: int) -> MonthlyCost:
+        """Return what a month of so many images costs in each way.
+
+        Args:
+            images: Images a month. A month of none still pays its share of training, and for GPUs rented all month.
 
         Raises:
-            EvaluationError: There is no tuned model, or no training cost.
+            EvaluationError: The number is negative or not finite.
         """
-        if self.tuned is None or self.training is None:
-            raise EvaluationError("break-even needs tuned=CostModel.of_gpu(...), training=CostModel.of_training(...)")
-        return _break_even(
-            self.training.usd, self.api, self.tuned, basis="training / (API image - GPU image), over the intervals"
+        if not 0 <= images < math.inf:
+            raise EvaluationError(f"a number of images is 0 or more, not {images}")
+        api, batch = self.api.times(images), self.batch and self.batch.times(images)
+        if self.tuned is None:
+            return MonthlyCost(images=images, api=api, batch=batch)
+        tuned = _plain(self.tuned).times(images)
+        share = Money(usd=self._share, basis=f"1/{self.months} of {self.once.basis}")
+        gpus, rent = whole_gpus(images, self.tuned)
+        return MonthlyCost(
+            images=images, api=api, batch=batch, by_the_hour=tuned.plus(share), all_month=rent.plus(share), gpus=gpus
         )
 
     @property
-    def break_even_per_month(self) -> BreakEven:
-        """Images a month from which on a GPU that is rented all month is cheaper than the API; training left out.
+    def _share(self) -> float:
+        return self.once.usd / self.months
+
+    def break_even(self, *, batch: bool = False) -> BreakEven:
+        """Return after how many images in all training and labelling have paid for themselves.
+
+        GPU time is paid as it is used, at the stated utilisation.
+
+        Args:
+            batch: Against the API in batch mode.
 
         Raises:
-            EvaluationError: There is no tuned model.
+            EvaluationError: There is no tuned model, no training cost, or no price in batch mode.
         """
+        if self.training is None:
+            raise EvaluationError("break-even needs training=CostModel.of_training(...)")
+        return by_the_hour(self.once.usd, self._api(batch), self._tuned)
+
+    def break_even_per_month(self, *, batch: bool = False, whole: bool = False) -> BreakEven:
+        """Return from how many images a month on the tuned model is cheaper, with its share of training and labelling.
+
+        Args:
+            batch: Against the API in batch mode.
+            whole: For whole GPUs that are rented all month, instead of by the hour: from which number on they are
+                cheaper at every number, since a bill that rises in steps may fall behind again.
+
+        Raises:
+            EvaluationError: There is no tuned model, or no price in batch mode.
+        """
+        found = all_month if whole else by_the_hour
+        return found(self._share, self._api(batch), self._tuned)
+
+    @property
+    def _tuned(self) -> GpuImageCost:
         if self.tuned is None:
             raise EvaluationError("break-even needs tuned=CostModel.of_gpu(...)")
-        rent = _HOURS_A_MONTH * self.tuned.usd_per_hour
-        found = _break_even(rent, self.api, Cost.exact(0, basis=""), basis="a month's rent / API image")
-        busy = _HOURS_A_MONTH * 3600 / self.tuned.seconds_per_image
-        ends = {name: getattr(found, name) for name in ("images", "low", "high")}
-        # One GPU cannot answer more than this in a month, and more GPUs cost more in the same proportion.
-        possible = {name: value if value is not None and value <= busy else None for name, value in ends.items()}
-        return BreakEven(**possible, basis=f"{found.basis}; one GPU answers at most {busy:,.0f} images a month")
+        return self.tuned
 
-    def frame(self, volumes: Sequence[int] = _VOLUMES) -> pd.DataFrame:
-        """Return a row per system and number of images: dollars with their interval, training left out."""
+    def _api(self, batch: bool) -> Cost:
+        if batch and self.batch is None:
+            raise EvaluationError(
+                "break-even against batch mode needs batch=CostModel.of_api(evaluation, price='the model', batch=True)"
+            )
+        return self.batch if batch and self.batch is not None else self.api
+
+    def frame(self, volumes: Sequence[int] = VOLUMES) -> pd.DataFrame:
+        """Return a row per number of images a month and way to have them answered: dollars with their interval.
+
+        Args:
+            volumes: Images a month.
+
+        Raises:
+            EvaluationError: A number is negative or not finite.
+        """
         import pandas as pd
 
         rows = []
         for images in volumes:
-            for system, cost in zip(("API", "tuned"), self.per_run(images), strict=True):
+            month = self.per_month(images)
+            for way in ("api", "batch", "by_the_hour", "all_month"):
+                cost: Cost | None = getattr(month, way)
                 if cost is not None:
-                    ends = {"usd": cost.usd, "low": cost.low, "high": cost.high}
-                    rows.append({"system": system, "images": images, **ends})
+                    gpus = month.gpus if way == "all_month" else None
+                    ends = {"usd": cost.usd, "low": cost.low, "high": cost.high, "n": cost.n}
+                    rows.append({"images": images, "way": way, "system": cost.system, **ends, "gpus": gpus})
         return pd.DataFrame(rows)
 
     def show(self) -> None:
-        """Show what an image, a thousand and a million cost, and from where on the tuned model is cheaper."""
-        group = self._display()
+        """Show a month's bill by number of images, where its figures come from, and where the tuned model pays."""
+        from vlm_tune.evaluation.cost_display import shown
+
+        group = shown(self)
         _console.show(group, html=_console.to_html(group))
 
-    def _display(self) -> Group:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title="What images cost, 95 % intervals", title_justify="left")
-        for column in ("images", "API", *(["tuned"] if self.tuned else [])):
-            table.add_column(column, justify="right")
-        for images in _VOLUMES:
-            table.add_row(f"{images:,}", *(str(cost) for cost in self.per_run(images) if cost is not None))
-        lines = [f"API: {self.api.basis}."]
-        if self.tuned is not None:
-            lines.append(f"Tuned: {self.tuned.basis}.")
-            lines.append(f"A GPU rented all month is cheaper from {self.break_even_per_month} a month on.")
-        if self.training is not None:
-            lines.append(f"Training, once: {self.training} ({self.training.basis}).")
-        if self.tuned is not None and self.training is not None:
-            lines.append(f"Training has paid for itself after {self.break_even}.")
-        warned = [Text(f"Warning: {warning}", style="yellow") for warning in self.warnings]
-        return Group(table, *(Text(line) for line in lines), *warned)
-
     def plot(self) -> Figure:
-        """Draw dollars by number of images, with their bands; the tuned model begins at its training cost."""
-        from vlm_tune.plots.costs import cost_lines
+        """Draw a month's bill by number of images, with bands and break-evens."""
+        from vlm_tune.evaluation.cost_display import drawn
 
-        lines = [("API", 0.0, self.api.usd, self.api.low, self.api.high)]
-        if self.tuned is not None:
-            once = self.training.usd if self.training else 0.0
-            lines.append(("tuned", once, self.tuned.usd, self.tuned.low, self.tuned.high))
-        meets = self.break_even.images if self.tuned and self.training else None
-        return cost_lines(lines, meets=meets)
+        return drawn(self)
 
     def save(self, path: Path | str) -> Path:
         """Write everything to one JSON file.
@@ -277,12 +299,3 @@ class CostModel(Record):
 
 def _plain(cost: Cost) -> Cost:
     return Cost(**{name: getattr(cost, name) for name in Cost.model_fields})
-
-
-def _break_even(once: float, api: Cost, own: Cost, *, basis: str) -> BreakEven:
-    def meets(api_usd: float, own_usd: float) -> float | None:
-        return once / (api_usd - own_usd) if api_usd > own_usd else None
-
-    return BreakEven(
-        images=meets(api.usd, own.usd), low=meets(api.high, own.low), high=meets(api.low, own.high), basis=basis
-    )

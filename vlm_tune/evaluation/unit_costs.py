@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from vlm_tune._console import notice
-from vlm_tune.cost import Cost, GpuPrice, Price, Prices, gpu_price_of, gpu_prices, price_warning
+from vlm_tune.cost import (
+    Cost,
+    GpuPrice,
+    Price,
+    Prices,
+    gpu_price_of,
+    gpu_prices,
+    price_of,
+    price_warning,
+    prices,
+)
 from vlm_tune.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -29,7 +39,7 @@ class GpuImageCost(Cost):
 
     seconds_per_image: PositiveFloat
     """Mean time of one image on a GPU that has nothing else to do."""
-    usd_per_hour: PositiveFloat
+    usd_per_hour: NonNegativeFloat
     """The GPU's rent."""
     utilisation: float = Field(gt=0, le=1)
     """Share of the rented time in which it answers."""
@@ -37,24 +47,69 @@ class GpuImageCost(Cost):
     """The card and its provider."""
 
 
-def api_cost(evaluation: Evaluation, *, price: Price | None = None, on: date | None = None) -> Cost:
+def api_cost(
+    evaluation: Evaluation,
+    *,
+    price: str | Price | None = None,
+    batch: bool = False,
+    own: Prices = (),
+    on: date | None = None,
+) -> Cost:
     """Return what one image cost; see `CostModel.of_api`."""
-    name, table = evaluation.name, evaluation.table
+    name, table, day = evaluation.name, evaluation.table, on or _today()
+    rate = _rate(price, name, batch=batch, own=own, on=day)
     spent = _asked(table, "input_tokens")
-    if price is not None and spent.num_rows:
-        each, basis = _priced(spent, price), f"measured tokens of {name} at {price.model}'s price ({price.provenance})"
+    if rate is not None and spent.num_rows:
+        each, basis = _priced(spent, rate), f"measured tokens of {name} at {_said(rate, batch=batch)}"
     else:
         # Where a server counts no tokens there may still be a bill; an image that occurs again costs nothing then.
-        spent = spent if spent.num_rows else _asked(table, "latency_s")
-        each = _column(spent, "cost_usd")
-        basis = f"measured tokens of {name}, at the price when it was asked"
-        if not spent.num_rows or np.isnan(each).any():
+        billed = spent if spent.num_rows else _asked(table, "latency_s")
+        each = _column(billed, "cost_usd")
+        if rate is not None or not billed.num_rows or np.isnan(each).any():
             raise EvaluationError(
                 f"{name}: what an image cost is not known, because no price was known when it was asked, or no tokens "
                 "were counted; pass price=Price(...), or Cost.exact(dollars, basis=...) instead of the evaluation"
             )
-    warning = None if price is None else price_warning(price, price.model, on=on or _today())
-    return Cost(**_mean(each), n=len(each), basis=f"{basis}; {_method(each)}", warnings=_told(warning))
+        basis = f"measured tokens of {name}, at {_price_then(evaluation, spent, each)}"
+    warned = _told(None if rate is None else price_warning(rate, rate.model, on=day))
+    return Cost(**_mean(each), n=len(each), basis=f"{basis}; {_method(each)}", system=name, warnings=warned)
+
+
+def _rate(price: str | Price | None, name: str, *, batch: bool, own: Prices, on: date) -> Price | None:
+    if price is None:
+        if batch:
+            raise EvaluationError(f"{name}: what batch mode costs follows from a price; pass price='the model' as well")
+        return None
+    found = price_of(price, on=on, own=own) if isinstance(price, str) else price
+    if found is None:
+        known = ", ".join(sorted({price.model for price in prices()}))
+        raise EvaluationError(
+            f"no price is known for {price} on {on}; known are {known}. Pass price=Price(...), or prices of your own "
+            "with own="
+        )
+    if batch and not found.batch_discount:
+        raise EvaluationError(
+            f"no discount for batch mode is known for {found.model} ({found.provenance}); pass price=Price(...) with "
+            "batch_discount="
+        )
+    return found.in_batch() if batch else found
+
+
+def _said(price: Price, *, batch: bool) -> str:
+    mode = " in batch mode" if batch else ""
+    rates = f"${price.input_usd_per_million:g} and ${price.output_usd_per_million:g} per million tokens in and out"
+    return f"{price.model}'s price{mode}, {rates} ({price.provenance})"
+
+
+def _price_then(evaluation: Evaluation, spent: pa.Table, each: NDArray[np.float64]) -> str:
+    """Return which price was paid: the known one of this model at which the tokens come to what was paid."""
+    names = {evaluation.name, *evaluation.model_versions}
+    known = [price for price in prices() if price.model in names] if len(each) == spent.num_rows else []
+    for price in known:
+        for batch in (False, True) if price.batch_discount else (False,):
+            if np.allclose(_priced(spent, price.in_batch() if batch else price), each, rtol=1e-6, atol=0):
+                return _said(price.in_batch() if batch else price, batch=batch)
+    return "the price when it was asked"
 
 
 def gpu_image_cost(
@@ -80,9 +135,10 @@ def gpu_image_cost(
     # The stretches may differ in length by one, so that their mean is not quite the mean of all.
     low, high = min(usd, found["low"] * usd_per_second), max(usd, found["high"] * usd_per_second)
     basis = (
-        f"measured {1 / seconds.mean():.3g} images/s of {evaluation.name} x ${rent.usd_per_hour:g}/h for one "
-        f"{rent.gpu} ({rent.provider}: {rent.provenance}), busy {utilisation:.0%} of the rented time; "
-        f"{_method(blocks, 'stretches of the run')}. On another card than it was measured on, the speed differs"
+        f"measured {1 / seconds.mean():.3g} images/s of {evaluation.name} ({len(seconds):,} images) x "
+        f"${rent.usd_per_hour:g}/h for one {rent.gpu} ({rent.provider}: {rent.provenance}), busy "
+        f"{100 * utilisation:.3g} % of the rented time; {_method(blocks, 'stretches of the run')}. On another card "
+        "than it was measured on, the speed differs"
     )
     return GpuImageCost(
         usd=usd,
@@ -94,6 +150,7 @@ def gpu_image_cost(
         usd_per_hour=rent.usd_per_hour,
         utilisation=utilisation,
         gpu=f"{rent.gpu} at {rent.provider}",
+        system=evaluation.name,
         warnings=_told(price_warning(rent, rent.gpu, on=on or _today())),
     )
 

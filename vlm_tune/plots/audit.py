@@ -43,5 +43,5 @@ def weights_of_evidence(
     for source in sources:
         axes.barh(0, 0, color=colour_of[source], label=plain(source))
     if sources:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False, labelcolor=INK)
     return figure

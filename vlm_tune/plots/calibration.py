@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlm_tune.plots.style import ALERT, COLOURS, INK, MUTED, RULE, blank_figure, new_figure, plain, plain_axes
+from vlm_tune.plots.style import (
+    ALERT,
+    COLOURS,
+    INK,
+    MUTED,
+    RULE,
+    blank_figure,
+    legend_below,
+    new_figure,
+    plain,
+    plain_axes,
+)
 from vlm_tune.statistics import CalibrationError, wilson
 
 if TYPE_CHECKING:
@@ -48,7 +59,7 @@ def reliability(error: CalibrationError, *, title: str = "Reliability") -> Figur
     below.set_xlim(0, 1)
     _percent(below, "x")
     below.set_xlabel(f"confidence; n = {error.n:,}", color=MUTED, fontsize=9)
-    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend_below(figure, above, columns=2)
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from vlm_tune.plots.style import COLOURS, INK, MUTED, RULE, colours, new_figure, plain
+from vlm_tune.plots.style import COLOURS, INK, MUTED, RULE, colours, legend_below, new_figure, plain
 from vlm_tune.records import Estimate
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def learning_curve(
     axes.set_ylim(max(lowest - 0.08, -0.02), 1.02)
     axes.grid(axis="y", color=RULE, lw=0.6)
     axes.set_xlabel("training images (log scale)", color=MUTED, fontsize=9)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend_below(figure, axes, columns=2)
     return figure
 
 

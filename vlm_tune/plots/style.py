@@ -22,6 +22,7 @@ __all__ = [
     "colours",
     "figure_to_png",
     "figure_to_svg",
+    "legend_below",
     "new_figure",
     "palette",
     "percent_axis",
@@ -94,6 +95,12 @@ def plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, axes: Axes, *, columns: int) -> None:
+    """Put the legend of a pair of axes under the figure, in the colour of text, which a dark page replaces."""
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
 
 
 def percent_axis(axes: Axes) -> None:

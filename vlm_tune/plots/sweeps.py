@@ -60,7 +60,7 @@ def parallel_coordinates(coordinates: Sequence[Coordinate], lines: Sequence[Line
     _draw_axes(axes, coordinates, low, high)
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 

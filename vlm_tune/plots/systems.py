@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlm_tune.plots.style import COLOURS, INK, MUTED, RULE, colours, new_figure, percent_axis, plain
+from vlm_tune.plots.style import COLOURS, INK, MUTED, RULE, colours, legend_below, new_figure, percent_axis, plain
 from vlm_tune.records import Estimate
 from vlm_tune.statistics import ClassScores, tango
 
@@ -127,7 +127,7 @@ def class_scores(rows: Sequence[tuple[str, ClassScores]], *, title: str = "F1 of
     percent_axis(axes)
     for name, shape, colour in reversed(marks):
         axes.plot([], [], shape, color=colour, ms=6, label="F1" if name == "f1" else name)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    legend_below(figure, axes, columns=3)
     return figure
 
 
@@ -169,5 +169,5 @@ def paired_bar(
         start += count
     axes.set_xlim(0, max(n, 1))
     axes.set_axis_off()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    legend_below(figure, axes, columns=2)
     return figure

@@ -135,11 +135,14 @@ def score_differences(
     Examples:
         >>> figure = score_differences(merged=[0.001, 0.002], base=[1.5, 0.7])
     """
+    from matplotlib.ticker import StrMethodFormatter
+
     figure, axes = new_figure(7.0, 3.0, f"{title} (n = {len(merged)} probe images)")
     order = sorted(range(len(base)), key=base.__getitem__)
     axes.plot([base[at] for at in order], "o", ms=5, color=ALERT, label="base: what training changed")
     axes.plot([merged[at] for at in order], "o", ms=5, color=COLOURS[0], label="merged: what merging changed")
     axes.set_yscale("symlog", linthresh=1e-3)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("probe images, least changed by training first", color=MUTED, fontsize=9)
     axes.set_ylabel("nats (log scale)", color=MUTED, fontsize=9)
