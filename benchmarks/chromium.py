@@ -88,9 +88,15 @@ class Chromium:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, **_code(key))
 
     def settle(self) -> None:
-        """Wait until two frames were drawn and every image in the document has arrived or failed."""
+        """Wait until two frames were drawn and every image in the document has arrived or failed.
+
+        Lazy images out of sight are not asked for, and not waited for.
+        """
         self.run(
-            "new Promise(done => { const look = () => [...document.images].every(image => image.complete || !image.src)"
+            "new Promise(done => { const near = image => { const box = image.getBoundingClientRect();"
+            " return box.width && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth };"
+            "const there = image => image.complete || !image.src || image.loading === 'lazy' && !near(image);"
+            "const look = () => [...document.images].every(there)"
             " ? requestAnimationFrame(() => requestAnimationFrame(done)) : setTimeout(look, 5); look(); })"
         )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -52,16 +54,23 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        self._inside = tag
+        # Data for the script is no script: no policy has to allow it.
+        self._inside = "data" if ("type", "application/json") in attrs else tag
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside in ("style", "script"):
+        if self._inside in ("style", "script", "data"):
             self.texts[self._inside] = self.texts.get(self._inside, "") + data
         else:
             self.words += data
+
+    @property
+    def examples(self) -> dict[str, Any]:
+        """What the script shows of the examples."""
+        found: dict[str, Any] = json.loads(self.texts["data"])
+        return found
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]

@@ -12,8 +12,6 @@ from vlm_tune.records import Estimate
 
 __all__ = [
     "Answer",
-    "AnswerRow",
-    "Answers",
     "Block",
     "Cell",
     "Chart",
@@ -23,6 +21,7 @@ __all__ = [
     "Confusions",
     "Duel",
     "Facts",
+    "Figure",
     "Gallery",
     "Note",
     "PairCard",
@@ -130,6 +129,8 @@ class Table(Block):
     note: str = ""
     numeric: bool = False
     """Whether every column but the first holds numbers."""
+    sortable: bool = False
+    """Whether a click on a column's name sorts by the numbers that its cells begin with."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,23 @@ class Chart(Block):
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A number in words under a name, and what a column of them is sorted by."""
+
+    name: str
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
 class Score:
     """One row of the scoreboard; without an estimate there are too few answers, and `bounds` says so."""
 
     system: System
     estimate: Estimate | None
     bounds: tuple[float, float]
-    coverage: str
-    time: str
-    speed: str
-    cost: str
-    cost_per_1000: str
+    columns: Sequence[Figure]
+    """Coverage, time, speed and cost, the same for every row."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,8 @@ class Answer:
     right: bool | None
     """None where no answer came."""
     probability: float | None = None
-    place: int = -1
+    named: bool = False
+    """Whether the words name a class, or several."""
 
 
 @dataclass(frozen=True)
@@ -252,28 +260,6 @@ class Duel(Block):
     def place(self, value: float) -> float:
         """Return where a difference lies on an axis of 600 units."""
         return round(300 + 300 * max(-1.0, min(1.0, value / self.reach)), 1)
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """One photo and what every system said about it."""
-
-    example_id: str
-    truth: str
-    place: int
-    photo: Photo | None
-    answers: Sequence[Answer]
-
-
-@dataclass(frozen=True)
-class Answers(Block):
-    """Photo by photo, what every system said."""
-
-    kind = "answers"
-    systems: Sequence[System]
-    classes: Sequence[str]
-    rows: Sequence[AnswerRow]
-    left_out: int
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from vlm_tune import plots
+from vlm_tune.plots.style import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ _DROPPED_STYLES = ("font-family", "font")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
-def inline_svg(figure: Figure, *, prefix: str, label: str) -> Markup:
+def inline_svg(figure: Figure, *, prefix: str, label: str, colour: str | None = None) -> Markup:
     """Return a figure as an `<svg>` element for a page with a strict content policy.
 
     Inline styles become attributes, which such a policy allows and the page's style sheet can override, so
@@ -31,12 +32,16 @@ def inline_svg(figure: Figure, *, prefix: str, label: str) -> Markup:
         figure: The figure.
         prefix: Unique in the page.
         label: What the drawing shows, for readers who cannot see it.
+        colour: What takes the place of the first colour, for a drawing about one system.
     """
     root = ET.fromstring(plots.figure_to_svg(figure))
     referenced = _referenced(root)
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
         _style_to_attributes(element)
+        for name in ("fill", "stroke") if colour else ():
+            if element.get(name) == COLOURS[0]:
+                element.set(name, str(colour))
         identity = element.attrib.pop("id", None)
         if identity in referenced:
             element.set("id", f"{prefix}-{identity}")

@@ -72,6 +72,10 @@ class Context:
             return None
         return _answer(system, row, lookup.evaluation.classes, multi_label=lookup.evaluation.multi_label)
 
+    def answers(self, system: System) -> dict[str, Answer]:
+        """Return everything that a system said, by example id."""
+        return self._lookups[system.number].answers(system)
+
     def photo(self, example_id: str) -> Photo | None:
         """Return an example's thumbnail, if its image is known and readable and there is room."""
         return self.photos.get(example_id, self.source(example_id))
@@ -81,6 +85,16 @@ class Context:
         rows = (lookup.row(example_id) for lookup in self._lookups)
         return next((Path(row["image"]) for row in rows if row and row["image"]), None)
 
+    @cached_property
+    def sources(self) -> Mapping[str, Path]:
+        """Where the examples' images were when they were evaluated, by example id."""
+        found: dict[str, Path] = {}
+        for one in self.evaluations:
+            images = one.table["image"].to_pylist()
+            pairs = zip(one.example_ids, images, strict=True)
+            found |= {name: Path(image) for name, image in pairs if image and name not in found}
+        return found
+
     def crowded_out(self, example_id: str) -> bool:
         """Whether only the limit on thumbnails keeps an example's photo from the page."""
         return self.photos.full and self.photo(example_id) is None and self.source(example_id) is not None
@@ -89,9 +103,10 @@ class Context:
         """Return the ids of all evaluations, each once."""
         return dict.fromkeys(example_id for one in self.evaluations for example_id in one.example_ids)
 
-    def truth(self, example_id: str) -> str:
-        """Return an example's class."""
-        return next(e.truths[example_id] for e in self.evaluations if example_id in e.truths)
+    @cached_property
+    def truths(self) -> Mapping[str, str]:
+        """Example id to its class."""
+        return {example_id: label for one in self.evaluations for example_id, label in one.truths.items()}
 
 
 class _Lookup:
@@ -111,19 +126,25 @@ class _Lookup:
         rows: list[dict[str, Any]] = self.evaluation.table.slice(place, 1).to_pylist()
         return rows[0]
 
+    def answers(self, system: System) -> dict[str, Answer]:
+        one = self.evaluation
+        rows = one.table.select(["outcome", "label", "truth", "raw", "scores"]).to_pylist()
+        found = (_answer(system, row, one.classes, multi_label=one.multi_label) for row in rows)
+        return dict(zip(one.example_ids, found, strict=True))
+
 
 def _answer(system: System, row: Mapping[str, Any], classes: Sequence[str], *, multi_label: bool) -> Answer:
     """Return what a row of an evaluation's table says, in words."""
     label, outcome = row["label"], row["outcome"]
     if outcome == "failed":
-        return Answer(system, "no answer came", right=None, place=-2)
+        return Answer(system, "no answer came", right=None)
     if label is None:
         words = f"“{row['raw'][:40]}”" if outcome == "unparseable" and row["raw"] else outcome
         return Answer(system, words, right=False)
-    # A list of classes has no place among them, and of its probability only each class's share is kept.
-    place = -1 if multi_label else classes.index(label)
-    probability = math.exp(row["scores"][place]) if row["scores"] is not None and not multi_label else None
-    return Answer(system, label, right=label == row["truth"], probability=probability, place=place)
+    # Of a list of classes only the probability of each is kept.
+    known = row["scores"] is not None and not multi_label
+    probability = math.exp(row["scores"][classes.index(label)]) if known else None
+    return Answer(system, label, right=label == row["truth"], probability=probability, named=True)
 
 
 def last_part(name: str) -> str:

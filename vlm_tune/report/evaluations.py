@@ -1,21 +1,20 @@
-"""Sections that every report has: the scoreboard, errors, every answer, provenance."""
+"""Sections that every report has: the the scoreboard and where systems err."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, cast
 
-from vlm_tune.evaluation import Evaluation
+from vlm_tune.evaluation import CostModel, Evaluation
 from vlm_tune.records import Estimate
 from vlm_tune.report.blocks import (
-    AnswerRow,
-    Answers,
     Block,
     Cell,
     Confusion,
     Confusions,
+    Figure,
     Note,
-    Quote,
     Score,
     Scoreboard,
     Section,
@@ -24,19 +23,29 @@ from vlm_tune.report.blocks import (
 )
 from vlm_tune.report.context import Context
 from vlm_tune.report.words import count, duration, money, percent
+from vlm_tune.training import Adapter
 
-__all__ = ["answers", "confusions", "provenance", "scoreboard"]
+__all__ = ["confusions", "scoreboard", "trainings"]
 
 _MOST_CLASSES_IN_A_MATRIX = 14
 _MOST_CLASSES_IN_A_TABLE = 25
 _MOST_CONFUSIONS = 25
-_MOST_ROWS = 200
 _FEW = 10
 
 
-def scoreboard(context: Context) -> Section:
-    """Return the accuracy of every system, and how well it finds every class."""
+def scoreboard(context: Context, results: Iterable[object] = ()) -> Section:
+    """Return the accuracy of every system, what it took, and how well it finds every class.
+
+    Args:
+        context: What all sections share.
+        results: What else is in the report; an `Adapter` says how long a system was trained, a `CostModel` what
+            that cost.
+    """
+    trained = dict(trainings(context, results))
     scores = [_score(context.systems[at], one) for at, one in enumerate(context.evaluations)]
+    if trained:
+        none = Figure("Training", "–")
+        scores = [replace(one, columns=[*one.columns, trained.get(one.system.number, none)]) for one in scores]
     chance = max(one.chance for one in context.evaluations)
     blocks: list[Block] = [Scoreboard(scores, chance, context.evaluations[0].measure)]
     blocks += [Note(f"{one.name}: {line}.") for one in context.evaluations for line in _cautions(one)]
@@ -54,16 +63,28 @@ def scoreboard(context: Context) -> Section:
 def _score(system: System, one: Evaluation) -> Score:
     answered = one.num_examples - one.outcomes["failed"]
     cost, speed = one.cost_usd, one.throughput
-    return Score(
-        system=system,
-        estimate=one.accuracy if one.coverage >= one.min_coverage else None,
-        bounds=one.accuracy_bounds,
-        coverage=f"{count(answered)} of {count(one.num_examples)}",
-        time=duration(one.wall_s),
-        speed="–" if speed is None else f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}",
-        cost=money(cost),
-        cost_per_1000=money(1000 * cost / answered if cost is not None and answered else None),
-    )
+    each = 1000 * cost / answered if cost is not None and answered else None
+    columns = [
+        Figure("Coverage", f"{count(answered)} of {count(one.num_examples)}", one.coverage),
+        Figure("Time", duration(one.wall_s), one.wall_s),
+        Figure("Photos/s", "–" if speed is None else f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}", speed),
+        Figure("Cost", money(cost), cost),
+        Figure("per 1,000", money(each), each),
+    ]
+    estimate = one.accuracy if one.coverage >= one.min_coverage else None
+    return Score(system, estimate, one.accuracy_bounds, columns)
+
+
+def trainings(context: Context, results: Iterable[object]) -> Iterator[tuple[int, Figure]]:
+    """Yield the numbers of the systems that were trained, with the time that took and what it cost."""
+    results = list(results)
+    paid = [one.training.usd for one in results if isinstance(one, CostModel) and one.training is not None]
+    for adapter in (one for one in results if isinstance(one, Adapter)):
+        seconds = adapter.training.seconds
+        words = duration(seconds) + (f", {money(paid[0])}" if len(paid) == 1 else "")
+        for system, one in zip(context.scoreboard, context.evaluations, strict=True):
+            if one.name == adapter.name:
+                yield system.number, Figure("Training", words, seconds)
 
 
 def _cautions(one: Evaluation) -> list[str]:
@@ -113,11 +134,12 @@ def _by_class(context: Context, measure: Literal["recall", "f1"]) -> Table:
         n = max((of[label].recall.n for of in scores if label in of), default=0)
         rows.append([f"{label} (n = {count(n)})", *(_share(of.get(label), few=n < _FEW) for of in found)])
     columns: list[str | System] = ["Class", *context.scoreboard]
+    sortable = len(rows) > 2
     if measure == "f1":
         caption = "F1 per class: how well its photos, and only they, were named, with 95 % intervals"
     else:
         caption = "Recall per class: right answers among its photos, with 95 % intervals"
-    return Table(caption, columns, rows, note)
+    return Table(caption, columns, rows, note, sortable=sortable)
 
 
 def _share(estimate: Estimate | None, *, few: bool = False, digits: int = 0) -> Cell:
@@ -191,59 +213,3 @@ def _most_frequent(context: Context) -> Table:
         for (truth, answer), by in worst
     ]
     return Table("Truth → answer", ["Confusion", *systems], rows, numeric=True)
-
-
-def answers(context: Context) -> Section:
-    """Return what every system said about every photo, or about the first few hundred."""
-    classes = context.evaluations[0].classes
-    places = {label: place for place, label in enumerate(classes)}
-    every = list(context.example_ids())
-    if len(every) > _MOST_ROWS:
-        every.sort(key=lambda example_id: not _disputed(context, example_id))
-    rows = []
-    for example_id in every[:_MOST_ROWS]:
-        said = [context.answer(system, example_id) for system in context.scoreboard]
-        truth = context.truth(example_id)
-        given = [answer for answer in said if answer is not None]
-        rows.append(AnswerRow(example_id, truth, places.get(truth, -1), context.photo(example_id), given))
-    systems = context.scoreboard
-    block = Answers(systems, classes, rows, left_out=len(every) - len(rows))
-    return Section(context.anchor("answers"), "Every answer", [block], rank=80)
-
-
-def _disputed(context: Context, example_id: str) -> bool:
-    said = (context.answer(system, example_id) for system in context.scoreboard)
-    return len({answer.text for answer in said if answer is not None}) > 1
-
-
-def _questions(context: Context) -> list[Quote]:
-    """Return every prompt that was used, with the systems that got it and what they were shown besides."""
-    asked: dict[str, list[str]] = {}
-    for system, one in zip(context.scoreboard, context.evaluations, strict=True):
-        if one.task is not None:
-            prompt = "\n\n".join(filter(None, (one.prompt_note, one.task.render())))
-            asked.setdefault(prompt, []).append(system.name)
-    if len(asked) == 1:
-        return [Quote("The question, as every system got it", prompt) for prompt in asked]
-    return [Quote(f"The question, as {', '.join(names)} got it", prompt) for prompt, names in asked.items()]
-
-
-def provenance(context: Context, packages: Mapping[str, str], machine: Mapping[str, str]) -> Section:
-    """Return what would be needed to do it again: the question, fingerprints, versions and the machine."""
-    blocks: list[Block] = [*_questions(context)]
-    rows = [
-        [
-            context.systems[at].name,
-            one.predictor_fingerprint or "–",
-            ", ".join(one.model_versions) or "–",
-            one.dataset_fingerprint[:16] or "–",
-            one.task.fingerprint if one.task else "–",
-        ]
-        for at, one in enumerate(context.evaluations)
-    ]
-    columns = ["System", "Fingerprint", "Model version", "Dataset", "Task"]
-    blocks.append(Table("What was evaluated on what", columns, rows))
-    written = [[name, version] for name, version in {**machine, **packages}.items()]
-    blocks.append(Table("What this report was written with", ["Machine and packages", ""], written))
-    lead = "Equal fingerprints mean equal weights and settings, equal data, the same question."
-    return Section(context.anchor("provenance"), "Provenance", blocks, rank=90, lead=lead)

@@ -14,6 +14,8 @@ from vlm_tune.report.words import FORMATS
 
 __all__ = ["Page", "render"]
 
+_SCRIPTS = ("script.js", "sorting.js", "browser.js")
+
 
 @dataclass(frozen=True)
 class Page:
@@ -46,9 +48,11 @@ def render(page: Page, photos: Photos) -> str:
     style = _asset("style.css") + "".join(
         f".c{number} {{ --c: {colour}; }}\n" for number, colour in page.colours.items()
     )
-    script = _asset("script.js")
+    script = "\n".join(map(_asset, _SCRIPTS))
+    # Photos in the folder beside the page are its neighbours; without that folder nothing at all is loaded.
+    beside = " 'self' file:" if photos.address else ""
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        f"default-src 'none'; img-src data:{beside}; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     environment = Environment(

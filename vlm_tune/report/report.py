@@ -15,9 +15,12 @@ from vlm_tune.evaluation import Comparison, Evaluation
 from vlm_tune.leakage import LeakageReport
 from vlm_tune.report import evaluations as always
 from vlm_tune.report.blocks import Section
+from vlm_tune.report.browsing import examples
+from vlm_tune.report.card import model_card
 from vlm_tune.report.context import Context
 from vlm_tune.report.notes import Note, notes
 from vlm_tune.report.photos import Photos
+from vlm_tune.report.provenance import provenance
 from vlm_tune.report.render import Page, render
 from vlm_tune.report.sections import headline, section, unknown
 from vlm_tune.report.words import about, count, duration, money, p_value
@@ -25,6 +28,7 @@ from vlm_tune.report.words import about, count, duration, money, p_value
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import Group
     from rich.table import Table
 
 __all__ = ["Report"]
@@ -37,12 +41,13 @@ class Report:
 
     Args:
         evaluations: The systems, in the order of the scoreboard: usually floor, base, rivals, tuned.
-        sections: Further results in any order: `Comparison`, `LeakageReport`, `Profile`, `AdapterPlan`,
-            `OverfitReport`, `Adapter`, `MergeReport`, `LearningCurve`, `SweepResult`, `LabelAudit`,
-            `Rescored`.
+        sections: Further results in any order: `Comparison`, `ComparisonMatrix`, `Calibration`, `RiskCoverage`,
+            `Cascade`, `CostModel`, `LeakageReport`, `Inflation`, `Profile`, `AdapterPlan`, `OverfitReport`,
+            `Adapter`, `MergeReport`, `LearningCurve`, `SweepResult`, `LabelAudit`, `Rescored`.
         title: What the page is called.
-        photos: Largest number of thumbnails on the page. Disagreements come first; the page says how many
-            photos are left out.
+        photos: Largest number of thumbnails inside the page. With more photos than that, those of the examples go to
+            a folder beside the page, `<name>_files`; with 0 there are none at all.
+        command: What was run, to be shown as the way to do it again.
 
     Raises:
         EvaluationError: There is no evaluation.
@@ -62,6 +67,7 @@ class Report:
         sections: Sequence[object] = (),
         title: str | None = None,
         photos: int = 200,
+        command: str | None = None,
     ) -> None:
         if not evaluations:
             raise EvaluationError("a report needs at least one evaluation; Evaluator.run makes them")
@@ -72,6 +78,7 @@ class Report:
         self.sections = tuple(sections)
         self.title = title or "Which system knows these photos best?"
         self.photos = photos
+        self.command = command
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -130,15 +137,15 @@ class Report:
 
     @_processes.by_one
     def save(self, path: Path | str) -> Path:
-        """Write the page, and `<name>.json` beside it, and return the page's path.
+        """Write the page, `<name>.json` and perhaps `<name>_files` beside it, and return the page's path.
 
         Raises:
             StorageError: The disk is full or the folder cannot be written; nothing half-written is left.
         """
         target = Path(path)
         now = datetime.now(UTC)
-        context = Context(self.evaluations, Photos(limit=self.photos))
-        sections = self._sections(context)
+        context = Context(self.evaluations, Photos(limit=self.photos, folder=target.with_name(f"{target.stem}_files")))
+        sections = self._sections(context, now)
         page = Page(
             title=self.title,
             eyebrow=self._eyebrow(),
@@ -154,13 +161,13 @@ class Report:
         _files.write_json(target.with_suffix(".json"), self._data(sections, now))
         return _files.write_text(target, text)
 
-    def _sections(self, context: Context) -> list[Section]:
+    def _sections(self, context: Context, now: datetime) -> list[Section]:
         # Comparisons first: while there is room for photos, disagreements get it.
         others = [result for result in self.sections if not isinstance(result, Comparison)]
-        sections = [always.scoreboard(context)]
+        sections = [always.scoreboard(context, self.sections)]
         sections += [section(result, context) for result in (*self.comparisons, *others)]
-        sections += [always.confusions(context), always.answers(context)]
-        return [*sections, always.provenance(context, versions.packages(), versions.hardware())]
+        sections += [always.confusions(context), examples(context, self.sections)]
+        return [*sections, provenance(context, self.sections, command=self.command, on=now.date())]
 
     def _eyebrow(self) -> str:
         first = self.evaluations[0]
@@ -186,13 +193,48 @@ class Report:
                 data.setdefault(part.key, part.data)
         return data
 
+    def to_markdown(self, *, model: str | None = None) -> str:
+        """Return a model card in the Hub's format: verdict, scoreboard, limits, training, merge and versions.
+
+        Args:
+            model: Name of the system that the card is about; by default the best candidate of a comparison or,
+                without one, the last system.
+
+        Raises:
+            EvaluationError: There is no system of that name.
+
+        Examples:
+            >>> truth = {"1.jpg": "dent", "2.jpg": "crack"}
+            >>> tuned = Evaluation.from_answers("tuned", truth=truth, answers=truth, classes=["crack", "dent"])
+            >>> "| tuned | 100.0 % [34.2, 100.0] | 2 |" in Report([tuned]).to_markdown()
+            True
+        """
+        systems = {one.name: one for one in self.evaluations}
+        chosen = self.comparisons[0].candidate if self.comparisons else self.evaluations[-1]
+        if model is not None and model not in systems:
+            raise EvaluationError(f"no system is called {model!r}; there are {', '.join(systems)}")
+        return model_card(
+            self.evaluations,
+            self.sections,
+            model=chosen if model is None else systems[model],
+            answer=self.answer,
+            remarks=self.remarks,
+            command=self.command,
+        )
+
     def show(self) -> None:
         """Print the scoreboard and the answer."""
+        group = self._display()
+        _console.show(group, html=_console.to_html(group))
+
+    def _repr_html_(self) -> str:
+        return _console.to_html(self._display())
+
+    def _display(self) -> Group:
         from rich.console import Group
         from rich.text import Text
 
-        group = Group(self._table(), Text(self.answer, style="bold"), *map(Text, self.remarks))
-        _console.show(group, html=_console.to_html(group))
+        return Group(self._table(), Text(self.answer, style="bold"), *map(Text, self.remarks))
 
     def _table(self) -> Table:
         from rich.table import Table

@@ -11,6 +11,7 @@ from vlm_tune.evaluation import Comparison, Tag, Verdict
 from vlm_tune.profiling import ImageTokens, Profile, Quantiles
 from vlm_tune.report.blocks import Block, Cell, Duel, Facts, Gallery, PairCard, Section, Table
 from vlm_tune.report.context import Context
+from vlm_tune.report.duels import by_class, measured_beside
 from vlm_tune.report.words import about, count, p_value
 
 __all__ = ["headline", "section", "unknown"]
@@ -25,9 +26,7 @@ def section(result: object, context: Context) -> Section:
     """Return the section of one result.
 
     Args:
-        result: A `Comparison`, `LeakageReport`, `Profile`, `AdapterPlan`, `OverfitReport`, `Adapter`, `MergeReport`,
-            `LearningCurve`, `SweepResult`, `LabelAudit` or `Rescored`. Other types can be added with
-            `section.register`.
+        result: Anything that `Report` lists. Other types can be added with `section.register`.
         context: What all sections share.
 
     Raises:
@@ -70,17 +69,15 @@ def _(comparison: Comparison, context: Context) -> Section:
     candidate, reference = context.system(comparison.candidate), context.system(comparison.reference)
     cards, left_out = _cards(comparison, context)
     needed = comparison.images_needed
+    test = "Exact McNemar test, by group" if comparison.clustered else "Exact McNemar test"
     facts = [
         (candidate.name, comparison.candidate_accuracy.percent()),
         (reference.name, comparison.reference_accuracy.percent()),
-        ("Exact McNemar test", p_value(comparison.p_value)),
+        (test, p_value(comparison.p_value)),
         ("Mid-p, beside it", p_value(comparison.mid_p_value)),
         ("Photos for 80 % power", "no number is enough" if needed is None else f"about {about(needed)}"),
+        *measured_beside(comparison),
     ]
-    if comparison.n_missing:
-        facts.append(("Left out: one side failed", count(comparison.n_missing)))
-    if not comparison.same_task:
-        facts.append(("Caution", "the two were not asked in the same words"))
     duel = Duel(
         anchor=f"{anchor}-photos",
         candidate=candidate,
@@ -101,7 +98,8 @@ def _(comparison: Comparison, context: Context) -> Section:
         open=number == 0,
     )
     title = f"{candidate.name} against {reference.name}"
-    return Section(anchor, title, [duel], short=f"Against {reference.name}", rank=20 + number)
+    blocks: list[Block] = [duel, *by_class(comparison)]
+    return Section(anchor, title, blocks, short=f"Against {reference.name}", rank=20 + number)
 
 
 def _cards(comparison: Comparison, context: Context) -> tuple[list[PairCard], int]:

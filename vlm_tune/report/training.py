@@ -131,7 +131,9 @@ def _(merge: MergeReport, context: Context) -> Section:
         ("Update kept after rounding", percent(merge.retained_delta, 2)),
         ("Same answer as the base", f"{merge.base_agreement.percent()} (n = {merge.base_agreement.n})"),
         ("Size", size(merge.size_bytes)),
-        ("Time, proof included", duration(merge.seconds)),
+        ("Written in", duration(merge.write_s)),
+        ("Proved in", duration(merge.prove_s)),
+        ("Time in all", duration(merge.seconds)),
     ]
     return Section(
         anchor=context.anchor("merge"),
