@@ -437,6 +437,21 @@ def test_a_server_that_was_never_reached_bills_nothing(data: Dataset) -> None:
     assert predictor.possibly_billed == 0
 
 
+def test_aiohttp_is_left_alone_where_it_is_installed(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("google.genai._api_client.has_aiohttp", True)
+    assert ask_one(data).label == "green"
+    test_a_server_that_was_never_reached_bills_nothing(data)
+
+
+def test_a_proxy_of_the_environment_is_used(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeGeminiServer("red") as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "")
+        predictor = Gemini("gemini-3-flash-preview", api_key=KEY, base_url="http://gemini.invalid")
+        [answer] = predictor.predict(data[:1], data.task)
+    assert (answer.label, len(proxy.requests)) == ("red", 1)
+
+
 def test_an_evaluation_shows_what_is_possibly_billed_over_all_its_runs(data: Dataset, tmp_path: Path) -> None:
     one = data.filter(lambda example: example.id == data[0].id)
     with FakeGeminiServer("red", faults=["reset", *["unavailable"] * 3]) as server:

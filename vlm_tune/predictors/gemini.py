@@ -25,6 +25,7 @@ from vlm_tune.task import Task
 
 if TYPE_CHECKING:
     from google.genai import Client
+    from google.genai.types import HttpxAsyncClient
 
 __all__ = ["Gemini"]
 
@@ -170,7 +171,8 @@ class Gemini:
         """
         return estimate_calls(self, examples, task, thinking_tokens=thinking_tokens, latency_s=latency_s)
 
-    def _client(self) -> Client:
+    def _client(self, http: HttpxAsyncClient | None = None) -> Client:
+        """Return Google's client; `http` sends its asynchronous calls."""
         from google import genai
         from google.genai import types
 
@@ -183,6 +185,7 @@ class Gemini:
                 api_version=self.options.api_version,
                 timeout=round(1000 * self.options.timeout_s),
                 retry_options=types.HttpRetryOptions(attempts=1),
+                httpx_async_client=http,
             ),
         )
 

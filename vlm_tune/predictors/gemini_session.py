@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from importlib import import_module
+from importlib.metadata import requires
+from typing import TYPE_CHECKING, Any
 
 from vlm_tune import images
 from vlm_tune._console import notice
@@ -45,12 +48,12 @@ def ask_online(gemini: Gemini, examples: Sequence[Example], task: Task) -> Gener
 
     @asynccontextmanager
     async def session() -> AsyncIterator[Callable[[Example], Awaitable[Answered]]]:
-        client = gemini._client()
-        try:
-            yield _Session(gemini, client, task, shots, len(examples)).ask
-        finally:
-            await client.aio.aclose()
-            client.close()
+        async with _http() as http:
+            client = gemini._client(http)
+            try:
+                yield _Session(gemini, client, task, shots, len(examples)).ask
+            finally:
+                client.close()
 
     answers = stream(examples, session, in_flight=2 * gemini.options.concurrency)
     try:
@@ -62,6 +65,17 @@ def ask_online(gemini: Gemini, examples: Sequence[Example], task: Task) -> Gener
     finally:
         answers.close()
         gemini.ledger.close()
+
+
+def _http() -> Any:
+    """Return the client that google-genai sends online calls through: of the library that it depends on itself.
+
+    Left alone it takes aiohttp wherever some other package has brought that, and then a call that never left looks
+    like one that was sent. A client of our own, and not a transport, keeps proxies of the environment.
+    """
+    needed = [line for line in requires("google-genai") or () if "extra ==" not in line]
+    [library] = {found[0] for line in needed if (found := re.match(r"httpx\d*", line))}
+    return import_module(library).AsyncClient(follow_redirects=True, timeout=None)
 
 
 class _Session:
