@@ -1,4 +1,4 @@
-.PHONY: check test docs bench
+.PHONY: check test docs dist bench
 
 check:
 	ruff format --check .
@@ -11,6 +11,12 @@ test:
 
 docs:
 	mkdocs build --strict
+
+# Fails unless dist/ holds just this build, and it is fit to be published.
+dist:
+	python -m build --outdir dist .
+	python -m twine check --strict dist/*
+	python tools/check_wheel.py dist
 
 bench:
 	python benchmarks/recipe_on_real_photos.py --help

@@ -18,22 +18,11 @@ AUGMENTS = {
     "cutmix": vt.Augment(cutmix=1.0),
 }
 
-
-
-def gain_of(curve: vt.LearningCurve, reference: vt.LearningCurve, size: int) -> vt.Estimate:
-    """How much more often a curve's models are right, image by image on the same test images, seeds averaged."""
-    shares = []
-    for one in (curve, reference):
-        by_seed = [point.rightness for point in one.points if point.size == size]
-        shares.append([sum(right) / len(right) for right in zip(*by_seed, strict=True)])
-    return vt.statistics.mean([share - other for share, other in zip(*shares, strict=True)])
-
-
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="LiquidAI/LFM2-VL-3B", help="an id on the hub, or a folder")
 parser.add_argument("--data", default="uoft-cs/cifar100")
 parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1_000, 2_500, 5_000, 10_000], help="training images")
-parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two at least")
 parser.add_argument("--augment", nargs="+", choices=AUGMENTS, default=list(AUGMENTS))
 parser.add_argument("--epochs", type=float, default=3)
 parser.add_argument("--test", type=int, default=2_000, help="test images to judge on, at most")
@@ -66,7 +55,7 @@ for name in arguments.augment:
 first, *others = arguments.augment
 for name in others:
     for size in arguments.sizes:
-        gain = gain_of(curves[name], curves[first], size)
+        gain = curves[name].gain_over(curves[first], size)  # image by image, with the luck of the seeds
         print(f"{size:,} images: {name} against {first} {gain.points()}, then a gap of {curves[name].gap_at(size).points()}")
 
 report = vt.Report([zero_shot], sections=list(curves.values())).save(arguments.run_dir / "report.html")

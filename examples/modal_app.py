@@ -39,6 +39,8 @@ def main(sizes: str = "500,1000,2500,5000,10000", num_seeds: int = 3, gpu: str =
             print(f"{unit[0]} images, seed {unit[1]}: {found}")
         else:
             curves.append(vt.LearningCurve.model_validate(found))
+    if not curves:
+        raise SystemExit("No point came to anything; the reasons are above.")
     points = [point for curve in curves for point in curve.points]
     curve = vt.LearningCurve(points=points, classes=curves[0].classes, chance=curves[0].chance, name=MODEL)
     curve.show()

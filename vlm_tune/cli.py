@@ -147,10 +147,15 @@ def report(
 
 @app.command()
 def doctor() -> None:
-    """Print versions and hardware, for a bug report."""
+    """Print versions for a bug report, and what is missing or wrong on this machine; status 1 if something is wrong."""
+    from vlm_tune.doctor import check_up
     from vlm_tune.versions import show_versions
 
     show_versions()
+    found = check_up()
+    found.show()
+    if not found.ok:
+        raise typer.Exit(1)
 
 
 def _finish(result: object) -> None:

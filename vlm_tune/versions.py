@@ -16,16 +16,26 @@ _PACKAGES = (
     "torch",
     "torchvision",
     "transformers",
+    "tokenizers",
+    "huggingface_hub",
     "peft",
     "trl",
     "accelerate",
     "bitsandbytes",
     "datasets",
     "open_clip_torch",
+    "opencv-python-headless",
+    "pillow",
     "google-genai",
+    "openai",
+    "ray",
+    "optuna",
     "safetensors",
     "numpy",
     "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
 )
 
 
@@ -52,11 +62,12 @@ def hardware() -> dict[str, str]:
     if torch is not None:
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         described["gpu"] = ", ".join(names) or "none"
+        described["cuda"] = torch.version.cuda or "none"
     return described
 
 
 def show_versions() -> None:
-    """Print packages and hardware as a table, for a bug report."""
+    """Print the packages that a result can depend on and the machine, as a table for a bug report."""
     import torch  # noqa: F401  (so that the GPU is known)
     from rich.table import Table
 

@@ -84,6 +84,12 @@ def test_the_curve_is_put_together(app: Any, capsys: pytest.CaptureFixture[str])
     assert Path("cache/runs/6-0/points").is_dir()
 
 
+def test_without_a_single_point_it_says_so(app: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="No point came to anything"):
+        app.main(sizes="999", num_seeds=1)
+    assert "999 images, seed 0: " in capsys.readouterr().out
+
+
 def test_the_header_says_how_to_run_it_and_that_it_needs_an_account() -> None:
     header = SCRIPT.read_text(encoding="utf-8").split('"""')[1]
     assert "modal run examples/modal_app.py" in header and "account" in header
