@@ -17,8 +17,9 @@ from vlm_tune.errors import ModelError
 from vlm_tune.images import decode
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
-from vlm_tune.vlm import VLM, likely
+from vlm_tune.vlm import VLM, beginnings, likely
 from vlm_tune.vlm.answering import answers
+from vlm_tune.vlm.beginnings import TOLERANCE, Beginnings
 from vlm_tune.vlm.fused.packing import Packed
 from vlm_tune.vlm.likely import Likely, Unfinished
 from vlm_tune.vlm.one_pass import OnePass
@@ -122,10 +123,10 @@ def test_what_is_followed_up_is_exact_and_the_rest_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Random weights find no answer probable, so that much is left over.
-    monkeypatch.setattr(likely, "TOLERANCE", 1e30)
+    monkeypatch.setattr(beginnings, "TOLERANCE", 1e30)
     monkeypatch.setattr(likely, "_GROUPS", groups)
     way, chosen = likely_of(resident), list[np.ndarray]()
-    monkeypatch.setattr(likely._Tree, "choose", _every_other(chosen))
+    monkeypatch.setattr(Beginnings, "choose", _every_other(chosen))
     with inference(resident.model):
         found = finished(way, photos)
     reference = expected(resident, photos)
@@ -160,7 +161,7 @@ def test_a_promise_that_is_not_kept_is_followed_by_all_answers(
     resident: Resident, photos: list[bytes], passes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = likely_of(resident)
-    monkeypatch.setattr(likely._Tree, "choose", _every_other([]))
+    monkeypatch.setattr(Beginnings, "choose", _every_other([]))
     with inference(resident.model):
         found = finished(way, photos)
     assert torch.allclose(found, expected(resident, photos), atol=1e-4, rtol=0)
@@ -199,8 +200,34 @@ def _never_behind(states: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
     return limited
 
 
+def test_what_memory_did_not_suffice_for_is_no_answer(
+    resident: Resident, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Question(resident, TASK, "score", batch_size=1, model_version=None, likelihoods=None)
+    asked._begun_ahead = 2
+    wanted = by_id(answers(resident, examples, TASK))
+    seconds, states = [], OnePass.states
+
+    def third_fails(way: OnePass, packed: Packed, pixels: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        if packed.behind is not None:
+            seconds.append(packed)
+            if len(seconds) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return states(way, packed, pixels)
+
+    monkeypatch.setattr(OnePass, "states", third_fails)
+    # Every photo goes through the model twice, and no more.
+    monkeypatch.setattr(Beginnings, "choose", lambda tree, firsts: np.ones(firsts.shape, dtype=bool))
+    begun = (one for example in examples for one in asked.begin(asked.prepare([asked.read(example)])))
+    found: list[Prediction] = []
+    with inference(resident.model), pytest.raises(ModelError, match=r"for 2\.png alone"):
+        found.extend(asked.finish_in_turn(begun))
+    assert [one.example_id for one in found] == ["0.png", "1.png"]
+    assert all(one.label == wanted[one.example_id].label for one in found)
+
+
 ANSWERS = [(1, 9), (1, 2, 9), (2, 3, 9), (2, 4, 9), (3, 9), (4,), (5, 1, 1, 9), (5, 1, 2, 9)]
-TREE = likely._Tree(AnswerTree.of(ANSWERS), [1, 2, 3, 4, 5])
+TREE = Beginnings(AnswerTree.of(ANSWERS), [1, 2, 3, 4, 5])
 
 
 def test_a_tree_knows_what_each_beginning_leads_to() -> None:
@@ -230,9 +257,14 @@ def test_what_is_left_out_never_has_more_than_the_tolerance(firsts: np.ndarray, 
     short = TREE.short(scores, chosen)
     scores[short] = exact[short]
     found, right = (one - np.logaddexp.reduce(one, axis=1, keepdims=True) for one in (scores, exact))
-    assert np.abs(found - right)[followed].max(initial=0) <= likely.TOLERANCE
-    assert np.exp(np.where(followed | short[:, None], -np.inf, found)).sum(axis=1).max() <= likely.TOLERANCE
+    assert np.abs(found - right)[followed].max(initial=0) <= TOLERANCE
+    assert np.exp(np.where(followed | short[:, None], -np.inf, found)).sum(axis=1).max() <= TOLERANCE
 
 
 def test_scores_that_are_no_numbers_are_all_followed_up() -> None:
     assert TREE.choose(np.full((1, 5), np.nan)).all()
+
+
+def test_answers_that_all_begin_alike_are_all_followed_up() -> None:
+    tree = Beginnings(AnswerTree.of([(1, 2, 9), (1, 3, 9), (1, 4, 9)]), [1])
+    assert tree.choose(np.array([[-0.5], [-3.0]])).tolist() == [[True], [True]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -14,7 +14,8 @@ from vlm_tune.images import shown
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import NONE, Task
 from vlm_tune.vlm.generating import Generator, room_for_answer
-from vlm_tune.vlm.likely import Likely, Unfinished, likely
+from vlm_tune.vlm.leaving import Leaving
+from vlm_tune.vlm.likely import Likely, likely
 from vlm_tune.vlm.prompts import prompt_text
 from vlm_tune.vlm.resident import Resident
 from vlm_tune.vlm.scoring import Scorer, answers_of, class_scores, scorer
@@ -72,58 +73,12 @@ class Batch:
     refused: str | None = None
 
 
-class _Leaving:
-    """Scores on their way to the processor.
-
-    Asked for only when they are wanted, they would stand in line behind the next batch, and the GPU would have nothing
-    to do while the one after that is made ready.
-
-    Args:
-        found: The scores, or what must be looked at before there are any.
-    """
-
-    _rest: Callable[[Tensor], Tensor | Unfinished] | None
-
-    def __init__(self, found: Tensor | Unfinished) -> None:
-        self._let_go(found)
-
-    @property
-    def finished(self) -> bool:
-        """Whether these are the scores."""
-        return self._rest is None
-
-    def go_on(self) -> None:
-        """Look at what has arrived, and begin what comes next, if anything does."""
-        if self._rest is not None:
-            # Held here only: where memory runs out, nothing of it is kept.
-            rest, self._rest = self._rest, None
-            self._let_go(rest(self.arrived()))
-
-    def arrived(self) -> Tensor:
-        """Wait for what is on its way."""
-        if self._there is not None:
-            self._there.synchronize()
-        return self._values
-
-    def _let_go(self, found: Tensor | Unfinished) -> None:
-        import torch
-
-        self._rest = found.rest if isinstance(found, Unfinished) else None
-        self._values = values = found.seen if isinstance(found, Unfinished) else found
-        self._there: Any = None
-        if values.is_cuda:
-            with torch.cuda.device(values.device):
-                self._values = values.to("cpu", non_blocking=True)
-                self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._there.record()
-
-
 @dataclass(frozen=True)
 class Begun:
     """A batch whose answers are being computed, or why there are none."""
 
     photos: Sequence[Photo]
-    found: _Leaving | list[str]
+    found: Leaving | list[str]
     started: float
     refused: str | None = None
 
@@ -218,7 +173,8 @@ class Question:
         except ModelError:
             # What was begun before one photo was too large is not lost.
             for begun in waiting:
-                yield from self.finish(begun)
+                if not (isinstance(begun.found, Leaving) and begun.found.lost):
+                    yield from self.finish(begun)
             raise
         for begun in waiting:
             yield from self.finish(begun)
@@ -228,7 +184,7 @@ class Question:
         if begun.refused is not None:
             yield _failed(begun.photos[0].example, begun.refused)
             return
-        if isinstance(begun.found, _Leaving) and not begun.found.finished:
+        if isinstance(begun.found, Leaving) and not begun.found.finished:
             for later in self._go_on(begun):
                 yield from self.finish(later)
             return
@@ -244,7 +200,7 @@ class Question:
         """Begin what a batch still needs: at once, or the whole of it in halves where memory runs out."""
         import torch
 
-        if not isinstance(begun.found, _Leaving):
+        if not isinstance(begun.found, Leaving):
             yield begun
             return
         try:
@@ -268,7 +224,7 @@ class Question:
             )
         self.size, self._grows = len(photos) // 2, False
 
-    def _run(self, batch: Batch) -> _Leaving | list[str] | None:
+    def _run(self, batch: Batch) -> Leaving | list[str] | None:
         """Return each row's scores or text; None when memory ran out."""
         import torch
 
@@ -276,7 +232,7 @@ class Question:
             with torch.no_grad():
                 found = self._way.answer(batch.inputs)
             self._grow(batch)
-            return found if isinstance(found, list) else _Leaving(found)
+            return found if isinstance(found, list) else Leaving(found)
         except torch.OutOfMemoryError:
             pass
         # Out of the handler, whose traceback would keep the tensors alive.

@@ -7,7 +7,8 @@ so labels of several tokens, and labels that begin other labels, compete fairly:
 
 `reference_scores` does just that, one whole forward pass per photo and label. `scorer` returns what does it quickly:
 `one_pass.py` for the architectures that this library has a forward pass of its own for, `continuing.py` for all others;
-the tests hold all three together.
+the tests hold all three together. Where there are many answers and only the likely ones matter, `likely.py` computes no
+others.
 
 The labels of a multi-label task are its answers, up to 1,024 lists of classes. After normalising over them, the
 probability of a class is the sum of those of the answers that name it (`class_scores`).

@@ -36,7 +36,7 @@ class Fused(Protocol):
 
         Args:
             packed: The sequences.
-            features: What `see` returned for their images, in the same order.
+            features: What `see` returned for their images, in the same order; nothing where there are none.
         """
 
     def logits(self, states: Tensor) -> Tensor:
