@@ -3,8 +3,8 @@
     python benchmarks/cifar100_results.py runs/cifar [--json cifar100.json] [--pictures docs/assets]
 
 Forecasts are fitted to the smaller sizes alone and held against what the largest gave. Differences between variants are
-of the same test images, each with its share of seeds that were right: their interval is about the test images, and the
-differences seed by seed stand beside it.
+of the same test images: their interval is about test images and seeds (`LearningCurve.gain_over`), and the differences
+seed by seed stand beside it.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def ends(estimate: vt.Estimate | None) -> list[float] | None:
     return None if estimate is None else [round(one, 5) for one in (estimate.value, estimate.low, estimate.high)]
 
 
-def gain(curve: vt.LearningCurve, reference: vt.LearningCurve, size: int) -> tuple[vt.Estimate, list[float]]:
-    """Return how much more accurate a variant is at a size, with its interval, and by how much with each seed."""
-    points = [
-        {point.seed: point for point in one.points if point.size == size and point.rightness}
-        for one in (curve, reference)
-    ]
-    seeds = sorted(set(points[0]) & set(points[1]))
-    shares = [
-        [sum(right) / len(seeds) for right in zip(*(one[seed].rightness for seed in seeds), strict=True)]
-        for one in points
-    ]
-    by_seed = [points[0][seed].accuracy.value - points[1][seed].accuracy.value for seed in seeds]
-    return vt.statistics.mean([a - b for a, b in zip(*shares, strict=True)]), by_seed
+def gain(curve: vt.LearningCurve, reference: vt.LearningCurve, size: int) -> tuple[vt.Estimate | None, list[float]]:
+    """Return how much more accurate a variant is at a size, and by how much with each seed that both have.
+
+    There is no interval where there is one seed only: its luck cannot be told from the gain.
+    """
+    mine, its = (
+        {point.seed: point.accuracy.value for point in one.points if point.size == size} for one in (curve, reference)
+    )
+    by_seed = [mine[seed] - its[seed] for seed in sorted(mine.keys() & its.keys())]
+    try:
+        return curve.gain_over(reference, size), by_seed
+    except ForecastError:
+        return None, by_seed
 
 
 def figures(folder: Path) -> Figures:

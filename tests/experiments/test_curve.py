@@ -182,6 +182,7 @@ def test_images_needed_out_of_reach(curve: LearningCurve) -> None:
 def test_a_target_that_the_first_size_reaches_takes_no_more(curve: LearningCurve) -> None:
     found = curve.images_needed(0.2)
     assert (found.verdict, found.low, found.images, found.high) == ("within_reach", 25, 25, 25)
+    assert found.sentence == "20.0 % takes 25 training images or fewer [25, 25]."
 
 
 @pytest.mark.parametrize("target", [math.nan, 0.0, -0.1, 1.1, 90])

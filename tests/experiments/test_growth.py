@@ -83,6 +83,10 @@ def test_the_gap_is_of_the_means_over_the_seeds() -> None:
     assert gap is not None
     assert gap.value == pytest.approx(1 - (77 + 80 + 78) / 3 / 98)
     assert curve_of().gap_at(200) is None
+    # A seed whose training accuracy is not known says nothing of the gap.
+    some = CurvePoint(size=200, seed=3, right=10, n_test=98)
+    curve = curve_of(trained=100)
+    assert curve.model_copy(update={"points": (*curve.points, some)}).gap_at(200) == gap
     with pytest.raises(EvaluationError, match="nothing was trained on 30"):
         curve_of().gap_at(30)
 
@@ -114,6 +118,13 @@ def test_the_gain_over_another_curve_is_paired_by_image_and_as_sure_as_it_says()
     assert np.mean(widths) < 0.2
     backwards = plain.gain_over(mixed, 200)
     assert backwards.value == pytest.approx(-gain.value)
+
+
+def test_a_gain_is_rather_too_unsure_where_it_is_not_known_which_images_were_right() -> None:
+    better = curve_of({size: tuple(count + 5 for count in counts) for size, counts in RIGHT.items()})
+    gain = better.gain_over(curve_of(), 100)
+    # Two accuracies of other images: 1.96 sqrt(2 p (1 - p) / 98) at p = 0.75 either way, and the luck of the seeds.
+    assert gain.high - gain.low > 2 * 1.96 * (2 * 0.75 * 0.25 / 98) ** 0.5
 
 
 def test_a_gain_needs_the_same_test_images_the_size_and_seeds() -> None:

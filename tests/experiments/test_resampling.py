@@ -95,11 +95,13 @@ def test_the_same_points_give_the_same_curves() -> None:
 
 def test_two_curves_share_the_images_luck_and_not_the_seeds() -> None:
     points = by_image(RIGHT, shuffled=False)
-    first, same, other = (redrawn(points, points.seed_variance, noise_seed=seed) for seed in (1, 1, 2))
+    first, same, other = (redrawn(points, points.seed_variance, curve=number) for number in (0, 0, 1))
     assert np.array_equal(first, same)
     assert 0.1 < np.corrcoef(first[:, 1], other[:, 1])[0, 1] < 0.99
-    without = (redrawn(points, 0.0, noise_seed=seed) for seed in (1, 2))
+    without = (redrawn(points, 0.0, curve=number) for number in (0, 1))
     assert np.array_equal(*without)
+    unknown = (redrawn(measured(), 0.0, alike=False, curve=number)[:, 1] for number in (0, 1))
+    assert abs(np.corrcoef(*unknown)[0, 1]) < 0.1
 
 
 def test_a_size_whose_seeds_differ_more_counts_by_itself() -> None:

@@ -21,7 +21,7 @@ from vlm_tune.cost import card_of, gpu_price_of
 from vlm_tune.data import Dataset
 from vlm_tune.errors import DataError, SplitError, StorageError, TrainingError
 from vlm_tune.evaluation import Evaluation, Evaluator
-from vlm_tune.experiments import CurvePoint, LearningCurve, running
+from vlm_tune.experiments import CurvePoint, LearningCurve, noted, running
 from vlm_tune.experiments.backends import LocalBackend, Outcome
 from vlm_tune.records import Example
 from vlm_tune.testing import tiny_dataset
@@ -286,7 +286,7 @@ def test_each_point_is_told_with_its_numbers(
     card = card_of("H200")
     assert card is not None
     rent = gpu_price_of("H200", on=date.today())
-    monkeypatch.setattr(running, "this_device", lambda kind: device_of(card, rent))
+    monkeypatch.setattr(noted, "this_device", lambda kind: device_of(card, rent))
     curve = LearningCurve.run(trainer, data, [6], [0], run_dir=tmp_path)
     (point,) = curve.points
     assert rent is not None

@@ -159,6 +159,34 @@ def test_a_trial_that_is_behind_at_the_same_share_of_its_training_is_given_up(tm
     assert trial.score is None
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["worker lost", "process killed"])
+def test_what_was_given_up_stays_so_when_its_reports_come_again(tmp_path: Path, killed: bool) -> None:
+    """Others may have lowered the median since, and what was trained half-way only must not pass for finished."""
+    with study(tmp_path) as opened:
+        for _ in range(5):
+            unit = opened.next(20)
+            assert unit is not None
+            opened.hear(unit, Heard(1.0, 0.5, 0.7))
+            opened.tell(unit, given(90), None)
+        unit, *others = (opened.next(20) for _ in range(8))
+        assert unit is not None
+        assert opened.hear(unit, Heard(0.5, 0.25, 0.6))
+        assert not opened.hear(unit, Heard(1.0, 0.5, 0.6))
+        for other in others:
+            assert other is not None
+            opened.hear(other, Heard(1.0, 0.5, 0.1))
+            opened.tell(other, given(10), None)
+        if not killed:
+            assert opened.hear(unit, Heard(0.5, 0.25, 0.6))
+            assert not opened.hear(unit, Heard(1.0, 0.5, 0.6))
+    if killed:
+        with study(tmp_path) as opened:
+            again = opened.next(20)
+            assert again == unit
+            assert opened.hear(again, Heard(0.5, 0.25, 0.6))
+            assert not opened.hear(again, Heard(1.0, 0.5, 0.6))
+
+
 def test_nobody_is_given_up_where_that_is_not_wanted(tmp_path: Path) -> None:
     with study(tmp_path, prune=False) as opened:
         run(opened, 6)

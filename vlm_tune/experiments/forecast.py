@@ -85,6 +85,8 @@ class ImagesNeeded(Record):
     """The size at which the upper end of the band reaches it: with fewer images it is not to be expected."""
     high: int | None = None
     """The size at which the lower end reaches it."""
+    smallest: int
+    """The smallest size measured: an answer of as many means as many or fewer."""
     limit: int
     """The largest size that anything is said of."""
     at_limit: Estimate
@@ -97,7 +99,12 @@ class ImagesNeeded(Record):
         """The answer in words, with its reason."""
         target, limit = f"{100 * self.target:.1f} %", f"{self.limit:,} images"
         if self.verdict == "within_reach":
-            return f"{target} takes about {self.images:,} training images [{self.low:,}, {self.high:,}]."
+            about = (
+                f"{self.smallest:,} training images or fewer"
+                if self.images == self.smallest
+                else (f"about {self.images:,} training images")
+            )
+            return f"{target} takes {about} [{self.low:,}, {self.high:,}]."
         if self.verdict == "out_of_reach":
             return f"{target} is not to be expected up to {limit}: {self.at_limit.percent()} there."
         return (
@@ -213,6 +220,7 @@ def images_needed(measured: Measured, resampled: Resampled, target: float) -> Im
         # The upper end of the band is the one that arrives first.
         low=reached(_HIGH),
         high=reached(_LOW),
+        smallest=within[0],
         limit=limit,
         at_limit=farthest.accuracy,
         remarks=farthest.remarks,

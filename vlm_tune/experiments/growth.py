@@ -49,10 +49,9 @@ def gain(candidate: Measured, reference: Measured, size: int) -> Estimate:
     if any(side.freedom < 1 for side in sides):
         raise ForecastError("a gain needs a second seed at one size of both curves: luck cannot be told from it")
     places = [int(np.searchsorted(side.sizes, size)) for side in sides]
-    # Both are drawn with the same images; their seeds' noises are drawn apart.
     errors = [
-        redrawn(side, side.seed_variances, alike=False, noise_seed=number)[:, place]
-        for number, (side, place) in enumerate(zip(sides, places, strict=True), start=1)
+        redrawn(side, side.seed_variances, alike=False, curve=number)[:, place]
+        for number, (side, place) in enumerate(zip(sides, places, strict=True))
     ]
     low, high = np.quantile(errors[1] - errors[0], [0.025, 0.975])
     value = float(reference.errors[places[1]] - candidate.errors[places[0]])
@@ -60,12 +59,12 @@ def gain(candidate: Measured, reference: Measured, size: int) -> Estimate:
 
 
 def gap(points: Sequence[CurvePoint]) -> Estimate | None:
-    """Return training less test accuracy over the points of one size; None where training was not measured."""
-    trained = [point.train_accuracy for point in points if point.train_accuracy is not None]
-    if not trained:
+    """Return training less test accuracy over the points of one size that know both; None where none does."""
+    both = [(point.right, point.train_accuracy) for point in points if point.train_accuracy is not None]
+    if not both:
         return None
-    on_train, n_train = sum(one.value for one in trained) / len(trained), min(one.n for one in trained)
-    on_test, n_test = sum(point.right for point in points) / len(points) / points[0].n_test, points[0].n_test
+    on_train, n_train = sum(trained.value for _, trained in both) / len(both), min(trained.n for _, trained in both)
+    on_test, n_test = sum(right for right, _ in both) / len(both) / points[0].n_test, points[0].n_test
     train_low, train_high = wilson_limits(on_train, n_train)
     test_low, test_high = wilson_limits(on_test, n_test)
     value = on_train - on_test

@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_serializer, field_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vlm_tune.errors import EvaluationError
+from vlm_tune.experiments.noted import Rightness
 from vlm_tune.records import Estimate, Money, Record
 from vlm_tune.statistics import wilson
 
@@ -41,7 +42,7 @@ class CurvePoint(Record):
     """Test images answered right."""
     n_test: PositiveInt
     """Test images."""
-    rightness: tuple[bool, ...] | None = None
+    rightness: Rightness | None = None
     """Whether each test image was answered right, in the order of the test set; `01101...` in a file."""
     test_set: str | None = None
     """Fingerprint of the test images; points of one curve have the same."""
@@ -51,17 +52,6 @@ class CurvePoint(Record):
     """What the training cost."""
     seconds: NonNegativeFloat | None = None
     """How long the training took."""
-
-    @field_validator("rightness", mode="before")
-    @classmethod
-    def _unpacked(cls, value: Any) -> Any:
-        if isinstance(value, str) and not set(value) - {"0", "1"}:
-            return tuple(letter == "1" for letter in value)
-        return value
-
-    @field_serializer("rightness", when_used="json-unless-none")
-    def _packed(self, value: tuple[bool, ...]) -> str:
-        return "".join("01"[one] for one in value)
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse what cannot be."""

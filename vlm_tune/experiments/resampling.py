@@ -129,19 +129,21 @@ class Measured:
         over = len(self.sizes) - _SHAPE_NUMBERS
         return float(f.sf(self.lack_of_fit / self.seed_variance, over, self.freedom + _PRIOR_SEEDS))
 
-    def resampled_errors(self, draws: int, *, alike: bool = True) -> Array:
+    def resampled_errors(self, draws: int, *, alike: bool = True, curve: int = 0) -> Array:
         """Return draws x sizes errors with other test images.
 
         Args:
             draws: How many.
             alike: Where it is not known which images were right, whether all models find the same ones hard: that is
                 the wider choice for an accuracy, and the narrower one for the difference of two.
+            curve: Which of several curves this is: where it is not known which images were right, each has a luck of
+                its own.
         """
         from scipy.special import betaincinv
 
         if all(point.rightness is not None for point in self.points):
             return _reweighed(self.mean(np.array([point.rightness for point in self.points], dtype=float).T), draws)
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng([0, curve])
         lucks = [generator.permutation(draws) for _ in (self.sizes[:1] if alike else self.sizes)]
         luck = (np.stack(lucks, axis=1) + 0.5) / draws
         wrong = self.errors * self.n_test
@@ -170,7 +172,7 @@ def resample(measured: Measured, *, draws: int = DRAWS) -> Resampled:
 
 
 def redrawn(
-    measured: Measured, variance: float | Array, *, draws: int = DRAWS, alike: bool = True, noise_seed: int = 1
+    measured: Measured, variance: float | Array, *, draws: int = DRAWS, alike: bool = True, curve: int = 0
 ) -> Array:
     """Return draws x sizes errors with other test images and other seeds; the same for the same points.
 
@@ -179,14 +181,15 @@ def redrawn(
         variance: Of one point beside the luck of the test images, as a multiple of p (1 - p); or one for each size.
         draws: How many.
         alike: See `Measured.resampled_errors`.
-        noise_seed: What the seeds' noise is drawn with; the images are drawn alike for all.
+        curve: Which of several curves this is: the seeds of each have a noise of their own. The images, where it is
+            known which were right, are drawn alike for all.
     """
     freedom = measured.freedom + _PRIOR_SEEDS
-    generator = np.random.default_rng(noise_seed)
+    generator = np.random.default_rng(1 + curve)
     scale = freedom / generator.chisquare(freedom, draws)
     noise = generator.standard_normal((draws, len(measured.sizes)))
     noise *= np.sqrt(scale[:, None] * (variance / measured.weights))
-    return measured.resampled_errors(draws, alike=alike) + noise
+    return measured.resampled_errors(draws, alike=alike, curve=curve) + noise
 
 
 def _reweighed(right: Array, draws: int) -> Array:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -26,17 +26,15 @@ from vlm_tune import _console, _files, _processes
 from vlm_tune.errors import StorageError
 from vlm_tune.evaluation import Evaluator
 from vlm_tune.experiments.backends import Backend, LocalBackend, Outcome, Report
+from vlm_tune.experiments.noted import cost_of, rows_of
 from vlm_tune.experiments.points import CurvePoint, FailedPoint
 from vlm_tune.experiments.subsets import SAMPLE, check_sizes, sample_of
-from vlm_tune.records import Example
-from vlm_tune.training.planning.estimate import this_device
 from vlm_tune.training.running.failures import explained
 from vlm_tune.vlm.loading import pick_device
 
 if TYPE_CHECKING:
     from vlm_tune.data import Dataset
-    from vlm_tune.records import Money
-    from vlm_tune.training import Adapter, LoRATrainer, TrainConfig
+    from vlm_tune.training import LoRATrainer, TrainConfig
 
 __all__ = ["run_points"]
 
@@ -95,9 +93,9 @@ class Curve:
             self.config(seed).fingerprint,
             self.train.task.fingerprint,
             SAMPLE,
-            _rows(self.train.subset(size, seed=seed)),
-            _rows(self.test),
-            _rows(self.validation or ()),
+            rows_of(self.train.subset(size, seed=seed)),
+            rows_of(self.test),
+            rows_of(self.validation or ()),
         ]
         return Unit(size, seed, hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16])
 
@@ -123,7 +121,7 @@ class Curve:
             size=unit.size,
             seed=unit.seed,
             train_accuracy=known.accuracy,
-            cost=_cost(adapter),
+            cost=cost_of(adapter),
             seconds=adapter.training.seconds,
         )
         _processes.by_one(evaluation.save)(folder / "test.parquet")
@@ -258,13 +256,3 @@ def _failure(outcome: Outcome[Unit, CurvePoint]) -> FailedPoint | None:
     if outcome.error is None:
         return None
     return FailedPoint(size=outcome.unit.size, seed=outcome.unit.seed, error=outcome.error)
-
-
-def _cost(adapter: Adapter) -> Money | None:
-    """Return what the training cost on the GPUs it ran on; None on a processor, and where no price is known."""
-    kind = adapter.base.load().device.type
-    return this_device(kind).cost(adapter.training.seconds * _processes.world_size())
-
-
-def _rows(examples: Sequence[Example]) -> list[Any]:
-    return [(example.id, example.label, example.content_hash) for example in examples]

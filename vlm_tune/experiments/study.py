@@ -7,6 +7,7 @@ for again with the same values, so that a sweep that was killed ends as an unbro
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,9 @@ _FIRST_TRIALS = 10
 
 _BEFORE_PRUNING = 5
 """Finished trials before the first one may be given up, and how many of them must have come as far."""
+
+_GIVEN_UP = "given up at"
+"""What a trial keeps the share of its training by at which it was given up."""
 
 _SHARES = 1000
 """A trial is compared with others at the same thousandth of their trainings: where their learning rates are alike."""
@@ -105,7 +109,7 @@ class Study:
         """Take note of an epoch, and return whether the trial is to go on.
 
         A trial is given up when its best accuracy so far is below the median of the finished ones at the same share of
-        their training.
+        their training, and stays so: what a lost worker had reported comes again when the median may be another.
         """
         trial = self._asked[unit.number]
         with told(self.folder / STUDY_FILE):
@@ -114,7 +118,9 @@ class Study:
             step = round(_SHARES * message.share)
             if step not in self._study.get_trials(deepcopy=False)[trial.number].intermediate_values:
                 trial.report(message.accuracy, step)
-            return not (self._prune and trial.should_prune())
+            if _GIVEN_UP not in trial.user_attrs and self._prune and trial.should_prune():
+                trial.set_user_attr(_GIVEN_UP, message.share)
+            return bool(message.share < trial.user_attrs.get(_GIVEN_UP, math.inf))
 
     def tell(self, unit: TrialUnit, given: Given | None, error: str | None) -> Trial:
         """Take note of what came of a trial, and return it; adapters of those that were not the best are removed.
@@ -220,8 +226,9 @@ class Study:
                 self._close(trial.number, Trial.model_validate(trial.user_attrs["trial"]))
                 continue
             self._study.tell(trial.number, state=TrialState.FAIL)
-            if "number" in trial.user_attrs:
-                self._study.enqueue_trial(trial.params, user_attrs={"number": trial.user_attrs["number"]})
+            known = {name: trial.user_attrs[name] for name in ("number", _GIVEN_UP) if name in trial.user_attrs}
+            if "number" in known:
+                self._study.enqueue_trial(trial.params, user_attrs=known)
         if dead:
             _console.notice(f"{len(dead)} trials of a process that died are tried again.")
 

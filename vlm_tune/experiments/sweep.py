@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlm_tune import _console, _processes
 from vlm_tune.data import Dataset
 from vlm_tune.errors import TrainingError
 from vlm_tune.experiments.backends import Backend, LocalBackend
 from vlm_tune.experiments.dimensions import Dimension
+from vlm_tune.experiments.noted import rows_of
 from vlm_tune.experiments.space import Space, check_space
 from vlm_tune.experiments.study import Study, best_of
 from vlm_tune.experiments.sweep_result import SweepResult
 from vlm_tune.experiments.trials import Training, TrialUnit
 
 if TYPE_CHECKING:
-    from vlm_tune.records import Example
     from vlm_tune.training import LoRATrainer
 
 __all__ = ["Sweep", "about_of", "held_out"]
@@ -168,13 +168,9 @@ def held_out(data: Dataset, *, share: float, seed: int) -> tuple[Dataset, str]:
 
 def about_of(trainer: LoRATrainer, data: Dataset) -> dict[str, str]:
     """Return what decides what a setting comes to, by name: dataset, model and starting configuration."""
-    photos = [data.task.fingerprint, _rows(data.train), _rows(data.validation)]
+    photos = [data.task.fingerprint, rows_of(data.train), rows_of(data.validation)]
     return {
         "dataset": hashlib.sha256(json.dumps(photos).encode()).hexdigest()[:16],
         "model": trainer.base.fingerprint,
         "starting configuration": trainer.config.fingerprint,
     }
-
-
-def _rows(examples: Sequence[Example]) -> list[Any]:
-    return [(example.id, example.label, example.content_hash) for example in examples]

@@ -6,19 +6,19 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_serializer, field_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vlm_tune import _processes
 from vlm_tune.evaluation import Evaluator
 from vlm_tune.experiments.backends import Report
 from vlm_tune.experiments.dimensions import Value
+from vlm_tune.experiments.noted import Rightness, cost_of
 from vlm_tune.experiments.space import Setting
 from vlm_tune.records import Estimate, Money, Record
 from vlm_tune.statistics import wilson
 from vlm_tune.training.config import TrainConfig
-from vlm_tune.training.planning.estimate import this_device
 from vlm_tune.training.running.failures import explained
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Score(Record):
         0.750 [0.301, 0.954] (n=4)
     """
 
-    rightness: tuple[bool, ...]
+    rightness: Rightness
     """Whether each photo was answered right, in the order of the data; `01101...` in a file."""
     missing: NonNegativeInt = 0
     """Photos that could not be answered, such as one that does not decode; they are not right."""
@@ -44,17 +44,6 @@ class Score(Record):
     """How long the training took."""
     cost: Money | None = None
     """What the training cost; None where no price is known."""
-
-    @field_validator("rightness", mode="before")
-    @classmethod
-    def _unpacked(cls, value: Any) -> Any:
-        if isinstance(value, str) and not set(value) - {"0", "1"}:
-            return tuple(letter == "1" for letter in value)
-        return value
-
-    @field_serializer("rightness", when_used="json")
-    def _packed(self, value: tuple[bool, ...]) -> str:
-        return "".join("01"[one] for one in value)
 
     @property
     def accuracy(self) -> Estimate:
@@ -78,7 +67,7 @@ class Score(Record):
             rightness=tuple(row["label"] == row["truth"] for row in rows),
             missing=sum(row["outcome"] == "failed" for row in rows),
             seconds=adapter.training.seconds,
-            cost=_cost(adapter),
+            cost=cost_of(adapter),
         )
 
 
@@ -204,7 +193,7 @@ class Training:
         stopped = _processes.same(stopped)
         score = None if stopped else Score.of(adapter, held_out)
         last = log.validation[-1].accuracy if score is None else score.accuracy
-        return Given(last, log.seconds, _cost(adapter), score)
+        return Given(last, log.seconds, cost_of(adapter), score)
 
     def fit(
         self, setting: Setting, folder: Path, after_epoch: Callable[[float, float], bool] | None
@@ -230,8 +219,3 @@ def forget(folders: Iterable[Path]) -> None:
     """Remove what trials have left behind."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cost(adapter: Adapter) -> Money | None:
-    kind = adapter.base.load().device.type
-    return this_device(kind).cost(adapter.training.seconds * _processes.world_size())

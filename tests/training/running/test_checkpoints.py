@@ -44,6 +44,23 @@ def test_there_may_be_none(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path / "nowhere") is None
 
 
+def test_those_of_other_trainings_are_named_with_their_size_and_stay(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "notes.txt").touch()
+    checkpoints.name_others(tmp_path / "mine")
+    assert capfd.readouterr().err == ""
+    kept = [save(tmp_path / "older", step) for step in (2, 4)]
+    # Another name for the same bytes.
+    (kept[1] / "linked").hardlink_to(kept[0] / LARGE)
+    save(tmp_path / "mine", 2)
+    checkpoints.name_others(tmp_path / "mine")
+    said = " ".join(capfd.readouterr().err.split())
+    assert "which were not finished: older (2.1 MB). They stay;" in said
+    assert all(folder.exists() for folder in kept)
+
+
 def lose_mark(folder: Path) -> None:
     (folder / "vlm_tune.json").unlink()
 

@@ -38,6 +38,8 @@ import json, os, signal, sys
 from pathlib import Path
 import vlm_tune as vt
 from vlm_tune.errors import StoppedError
+from vlm_tune.training.running import loop
+from vlm_tune.training.running.fast import Fast
 from vlm_tune.training.running.tape import Tape
 
 root, configs, long = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -66,6 +68,13 @@ spread.overfit(data.train, max_steps=2)
 adapter = spread.fit(data.train, validation=data.test, run_dir=root / "two" / "spread")
 facts.append(adapter.training.losses)
 adapter.merge(root / "two" / "spread" / "merged")
+
+way, ways = loop._forward, []
+loop._forward = lambda job: ways.append(way(job)) or ways[-1]
+if os.environ["RANK"] == "1":
+    Fast.difference = lambda *args: 0.5
+vt.LoRATrainer(base, vt.TrainConfig(**configs["fast"], seed=1)).fit(data.train, run_dir=root / "two" / "apart")
+facts.append(type(ways[0][0]).__name__)
 
 patient = vt.LoRATrainer(base, vt.TrainConfig(**long))
 patient.fit(data.train, run_dir=root / "one-two")
@@ -159,6 +168,11 @@ def test_a_model_that_is_spread_over_two_processes_trains_the_same(root: Path, s
     for key, tensor in mine.items():
         torch.testing.assert_close(theirs[key], tensor, rtol=1e-3, atol=1e-4)
     assert MergeReport.load(root / "two" / "spread" / "merged").tensors_changed > 0
+
+
+def test_where_the_fast_way_is_wrong_in_one_process_all_take_the_stock_one(root: Path, script: Ran) -> None:
+    assert [facts(root, rank)[4 + len(CONFIGS)] for rank in (0, 1)] == ["Stock", "Stock"]
+    assert script.err.count("differs from the stock one by 50 %") == 1
 
 
 def test_all_processes_know_what_the_first_one_found(root: Path, script: Ran) -> None:

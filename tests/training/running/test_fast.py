@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.training.conftest import COLOURS, photo
 from tests.training.running.faults import SHORT
 from vlm_tune.data import Dataset
+from vlm_tune.errors import TrainingError
 from vlm_tune.records import Example
 from vlm_tune.training import LoRATrainer
 from vlm_tune.training.planning.fitting import fit_to_memory
@@ -41,6 +43,20 @@ def test_where_it_does_not_agree_the_stock_way_is_taken_with_a_word_and_all_memo
     assert capfd.readouterr().err.count("differs from the stock one by 50 %") == 1
     assert alive == {True: 0, False: 0}
     assert losses == LoRATrainer(VLM(tiny_vlm), STOCK).fit(colours, run_dir=tmp_path / "stock").training.losses
+
+
+def test_memory_that_photos_took_is_given_back_when_the_comparison_fails(
+    tiny_vlm: Path, colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    closed: list[Fast] = []
+    monkeypatch.setattr(Fast, "difference", full)
+    monkeypatch.setattr(Fast, "close", lambda fast: closed.append(fast))
+    with pytest.raises(TrainingError, match="ran out of memory"):
+        LoRATrainer(VLM(tiny_vlm), SHORT).fit(colours, run_dir=tmp_path)
+    assert len(closed) == 1
 
 
 def test_adapters_that_are_too_strong_are_noticed_before_they_have_learnt_anything(

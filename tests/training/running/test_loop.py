@@ -103,6 +103,8 @@ def test_nothing_is_printed_and_nothing_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # What the tests have frozen is left alone, and would hide what the run leaves frozen.
+    gc.unfreeze()
     run(tiny_qwen3_vl, colours)
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""

@@ -107,5 +107,6 @@ def _as_it_was() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             del os.environ[name]
         os.environ.update(variables)
-        if main:
+        # None is a handler that Python did not set, and cannot set again.
+        if main and handler is not None:
             signal.signal(signal.SIGTERM, handler)

@@ -13,7 +13,7 @@ from vlm_tune import _console, _files
 from vlm_tune.errors import StorageError
 from vlm_tune.training.running.failures import storing
 
-__all__ = ["newest", "writing"]
+__all__ = ["name_others", "newest", "writing"]
 
 _MARK = "vlm_tune.json"
 """Written last into a checkpoint: what happened up to it, and what its files must be."""
@@ -74,6 +74,26 @@ def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         _console.notice(f"{path} was cut off while it was written, or is damaged; {instead}.")
         shutil.rmtree(path, ignore_errors=True)
     return found
+
+
+def name_others(folder: Path) -> None:
+    """Tell of the checkpoints that trainings of other settings or photos have left beside a folder of checkpoints.
+
+    Nothing removes them: the same call as then would go on from there.
+    """
+    others = {path: _num_bytes(path) for path in sorted(folder.parent.iterdir()) if path != folder and _found(path)}
+    if others:
+        named = ", ".join(f"{path.name} ({size / 1e6:,.1f} MB)" for path, size in others.items())
+        _console.notice(
+            f"{folder.parent} holds checkpoints of trainings with other settings or photos, which were not finished: "
+            f"{named}. They stay; delete them if none of these is to go on."
+        )
+
+
+def _num_bytes(folder: Path) -> int:
+    # By file and not by name: the best state has one name in each checkpoint.
+    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum({stat.st_ino: stat.st_size for stat in stats}.values())
 
 
 def _found(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -27,7 +27,7 @@ from vlm_tune.training.running.optimizer import parameter_groups
 from vlm_tune.training.running.selection import Selection, Validation
 from vlm_tune.training.running.sft import Forward, Loss, make_trainer
 from vlm_tune.training.running.signals import listening
-from vlm_tune.training.running.steps import Row, steps_of
+from vlm_tune.training.running.steps import Row, Steps, steps_of
 from vlm_tune.training.running.stock import Stock
 from vlm_tune.training.running.store import clear_gpu
 from vlm_tune.training.running.trackers import tracked
@@ -104,20 +104,14 @@ def train(job: Job) -> History:
         folder, device = job.checkpoints or Path(scratch), str(job.resident.device)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        if job.checkpoints:
+            _processes.by_one(checkpoints.name_others)(job.checkpoints)
         with explained(job.config, device):
             return _run(job, folder, history, found[0] if found else None)
 
 
 def _run(job: Job, folder: Path, history: History, resume: Path | None) -> History:
-    config, started = job.config, time.perf_counter()
-    labels = [example.label for example in job.batches.examples]
-    steps = steps_of(
-        config,
-        labels,
-        rank=_processes.rank(),
-        world_size=_processes.world_size(),
-        even=job.resident.sharded,
-    )
+    config, started, steps = job.config, time.perf_counter(), _steps(job)
     forward, micro_batch_size = _forward(job)
     steps.coming = forward.coming
     loss = Loss(
@@ -157,6 +151,13 @@ def _run(job: Job, folder: Path, history: History, resume: Path | None) -> Histo
     return history
 
 
+def _steps(job: Job) -> Steps:
+    """Return the steps of the training, as this process has a part in them."""
+    labels = [example.label for example in job.batches.examples]
+    rank, world_size = _processes.rank(), _processes.world_size()
+    return steps_of(job.config, labels, rank=rank, world_size=world_size, even=job.resident.sharded)
+
+
 def _train(trainer: SFTTrainer, job: Job, watch: Watch, resume: Path | None) -> None:
     """Train what is left to train."""
     if resume and (watch.history.resumed_from >= job.num_steps or watch.exhausted):
@@ -192,7 +193,7 @@ def _selection(job: Job, folder: Path, history: History, resume: Path | None) ->
 
 def _forward(job: Job) -> tuple[Forward, int]:
     """Return the fast way through the model if it agrees with the stock one, and the examples of one pass."""
-    from vlm_tune.vlm.fused import AGREE, fused
+    from vlm_tune.vlm.fused import fused
     from vlm_tune.vlm.fused.recompute import Recompute
 
     config, stock, recompute = job.config, Stock(job.resident, job.batches), Recompute()
@@ -210,22 +211,35 @@ def _forward(job: Job) -> tuple[Forward, int]:
             room=room,
             changed=config.changes_photos,
         )
-        fast.read(range(len(job.batches)))
-        with _installed(fast, job.resident.model), speaking(job.wrapped):
-            difference = fast.difference(stock, job.wrapped, [Row(0, 1.0)])
-        if difference <= AGREE[str(job.resident.dtype).removeprefix("torch.")]:
-            return fast, layout.micro_batch_size
-        _console.notice(
-            f"The fast forward pass differs from the stock one by {100 * difference:.2g} % on this model; using the "
-            "stock one (slower). Please report it with the output of vlm_tune.show_versions()."
-        )
-        # Its photos lie in memory that the stock path may want.
-        fast.close()
+        with ExitStack() as unless_taken:
+            # Its photos lie in memory that others want: the stock way, or whoever goes on after a failure.
+            unless_taken.callback(fast.close)
+            fast.read(range(len(job.batches)))
+            if _agree(job, fast, stock):
+                unless_taken.pop_all()
+                return fast, layout.micro_batch_size
         del fast
     clear_gpu(job.batches.kept)
     layout, _ = fit_to_memory(job, fused=False)
     stock.recomputes = layout.checkpointed > 0
     return stock, layout.micro_batch_size
+
+
+def _agree(job: Job, fast: Fast, stock: Stock) -> bool:
+    """Return whether both ways through the model say the same, in all processes: none takes another than the rest."""
+    from vlm_tune.vlm.fused import AGREE
+
+    with _installed(fast, job.resident.model), speaking(job.wrapped):
+        difference = fast.difference(stock, job.wrapped, [Row(0, 1.0)])
+    most = AGREE[str(job.resident.dtype).removeprefix("torch.")]
+    # What is no number is too much, too.
+    too_much = [one for one in _processes.gathered(difference) if not one <= most]
+    if too_much:
+        _console.notice(
+            f"The fast forward pass differs from the stock one by {100 * too_much[0]:.2g} % on this model; using the "
+            "stock one (slower). Please report it with the output of vlm_tune.show_versions()."
+        )
+    return not too_much
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class Stock:
         Raises:
             ImageError: A photo cannot be read.
         """
+        import torch
+
         encoded = [one for row in rows for one in self._encoded(row)]
         batch = to_model(self._batches.stack(encoded), self._model)
         labels = batch.pop("labels")
@@ -64,7 +66,8 @@ class Stock:
         return Answers(
             logits=logits,
             targets=labels[:, 1:][asked[:, :-1]],
-            weights=logits.new_tensor(weights, dtype=None).float()[asked.nonzero()[:, 0]],
+            # In float32, whatever the model's type: a share such as 0.37 is not to be rounded.
+            weights=torch.tensor(weights, device=logits.device)[asked.nonzero()[:, 0]],
         )
 
     def _encoded(self, row: Row) -> list[EncodedExample]:
