@@ -365,3 +365,15 @@ def test_what_is_no_point_is_refused(
     (tmp_path / "points" / name).write_text(content, encoding="utf-8")
     with pytest.raises(StorageError, match="holds something else than a curve point; move it away"):
         LearningCurve.run(trainer, data, [6], [0], run_dir=tmp_path)
+
+
+def test_a_point_on_other_test_images_than_most_has_failed() -> None:
+    points = [
+        CurvePoint(size=size, seed=0, right=40, n_test=n_test, test_set=test_set)
+        for size, n_test, test_set in ((25, 98, "all"), (50, 97, "one less"), (100, 98, "all"))
+    ]
+    kept, failed = running.of_one_test_set(points)
+    assert [point.size for point in kept] == [25, 100]
+    assert [point.size for point in failed] == [50]
+    assert "answered 97 test images and not the 98" in failed[0].error
+    assert running.of_one_test_set([]) == ([], [])

@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from vlm_tune.data import Dataset
     from vlm_tune.training import LoRATrainer, TrainConfig
 
-__all__ = ["run_points"]
+__all__ = ["of_one_test_set", "run_points"]
 
 _KIND = "curve point"
 
@@ -217,7 +218,30 @@ def run_points(
             bar.advance()
             bar.note(left.after(outcome.unit))
             _console.notice(result.sentence)
-    return [points[unit] for unit in units if unit in points], failed
+    kept, others = of_one_test_set([points[unit] for unit in units if unit in points])
+    return kept, [*failed, *others]
+
+
+def of_one_test_set(points: Sequence[CurvePoint]) -> tuple[list[CurvePoint], list[FailedPoint]]:
+    """Return the points that were measured on the test images of most of them, and the others as failed.
+
+    A model whose scores are no numbers for some images has no answer to them.
+    """
+    if not points:
+        return [], []
+    commonest, _ = Counter((point.n_test, point.test_set) for point in points).most_common(1)[0]
+    kept = [point for point in points if (point.n_test, point.test_set) == commonest]
+    others = [
+        FailedPoint(
+            size=point.size,
+            seed=point.seed,
+            error=f"answered {point.n_test} test images and not the {commonest[0]} that most points answered, so it "
+            "cannot be compared with them; look at the failures in its test.parquet",
+        )
+        for point in points
+        if (point.n_test, point.test_set) != commonest
+    ]
+    return kept, others
 
 
 class _TimeLeft:

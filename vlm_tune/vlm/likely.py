@@ -2,10 +2,10 @@
 
 The prompt is put through the model once, and its keys and values are kept. What its last token says of all first tokens
 bounds every answer from above: none is more probable than what it begins with. So those answers are followed up that
-begin as is most likely, until all others together are less than `beginnings.TOLERANCE` as probable. What is said of an answer that
-was followed up is then right to that share of its probability once all are normalised; the others get their bounds,
-which together have no larger share. Where the answers that were followed up turn out to be too improbable for that, all
-of the photo's are.
+begin as is most likely, until all others together are less than a ten-thousandth as probable. What is said of an answer
+that was followed up is then right to that share of its probability once all are normalised; the others get their
+bounds, which together have no larger share. Where the answers that were followed up turn out to be too improbable for
+that, all of the photo's are.
 """
 
 from __future__ import annotations
