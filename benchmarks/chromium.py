@@ -68,8 +68,15 @@ class Chromium:
 
     def open(self, page: Path, fragment: str = "") -> None:
         """Load a file and wait until it and its images are there."""
+        self._go(page.resolve().as_uri() + fragment)
+
+    def leave(self) -> None:
+        """Go to an empty page, and wait for it: its arrival would be taken for that of the next one."""
+        self._go("about:blank")
+
+    def _go(self, address: str) -> None:
         start = len(self.events)
-        self.call("Page.navigate", url=page.resolve().as_uri() + fragment)
+        self.call("Page.navigate", url=address)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events[start:]):
             self.events.append(self._read())
 

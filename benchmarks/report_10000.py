@@ -101,7 +101,7 @@ def visit(browser: Chromium, page: Path) -> list[tuple[str, str]]:
         browser.settle()
         # From the start of the navigation until the cards in sight and their photos are drawn.
         first.append(browser.run("performance.now()"))
-        browser.call("Page.navigate", url="about:blank")
+        browser.leave()
     browser.open(page, "#examples")
     browser.settle()
     times: dict[str, list[float]] = {name: [] for name in STEPS}
