@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import json
 import math
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vlm_tune.errors import ImageError
-from vlm_tune.records import Estimate, Example, Money, Prediction, Usage
+import vlm_tune
+from vlm_tune.errors import ImageError, StorageError
+from vlm_tune.records import Estimate, Example, Money, Prediction, SavedRecord, Usage
 
 
 class TestExample:
@@ -99,3 +103,33 @@ class TestNumbers:
         for usd in (-1.0, math.nan):
             with pytest.raises(ValidationError):
                 Money(usd=usd, basis="")
+
+
+def saved_kinds() -> list[type[SavedRecord]]:
+    """Every record with a file of its own, as the whole package defines them."""
+    for module in pkgutil.walk_packages(vlm_tune.__path__, "vlm_tune."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, left = [], [SavedRecord]
+    while left:
+        kinds = left.pop().__subclasses__()
+        found += [kind for kind in kinds if "saved_as" in vars(kind)]
+        left += kinds
+    return found
+
+
+def test_no_file_is_taken_for_another(tmp_path: Path) -> None:
+    kinds = {kind.saved_as: kind for kind in saved_kinds() if kind.__module__.startswith("vlm_tune.")}
+    assert {"merge report", "overfit report", "label audit", "learning curve", "sweep", "profile"} <= set(kinds)
+    path = tmp_path / "it.json"
+    for words, kind in kinds.items():
+        for content, why in (("[]", "is not a saved"), ('{"saved_as": "something else"}', "is not a saved")):
+            path.write_text(content)
+            with pytest.raises(StorageError, match=f"it.json {why} {words}"):
+                kind.load(path)
+        path.write_text(json.dumps({"saved_as": words, "no such field": 1}))
+        with pytest.raises(StorageError, match=f"is not a saved {words} of this version"):
+            kind.load(path)
+        path.write_text('{"saved_as":')
+        with pytest.raises(StorageError, match="is not valid JSON"):
+            kind.load(path)

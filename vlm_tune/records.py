@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    StringConstraints,
+    ValidationError,
+)
 
-from vlm_tune.errors import ImageError
+from vlm_tune._files import read_json, write_json
+from vlm_tune.errors import ImageError, StorageError, VlmTuneError
 
-__all__ = ["Estimate", "Example", "Money", "Outcome", "Prediction", "Record", "Usage"]
+__all__ = ["Estimate", "Example", "Money", "Outcome", "Prediction", "Record", "SavedRecord", "Usage"]
 
 Outcome = Literal["answered", "unparseable", "refused", "failed"]
 """What came of one question: an answer, words that are no class, a refusal, or nothing at all."""
@@ -24,6 +34,36 @@ class Record(BaseModel):
     """Base of every record: frozen, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SavedRecord(Record):
+    """A record that is kept in a JSON file of its own, which says what it is."""
+
+    saved_as: ClassVar[str]
+    """What the file holds, in words."""
+
+    def save(self, path: Path | str) -> Path:
+        """Write everything to one JSON file and return its path.
+
+        Raises:
+            StorageError: The file cannot be written; nothing half-written is left.
+        """
+        return write_json(path, {"saved_as": self.saved_as, **json.loads(self.model_dump_json())})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            StorageError: The file is missing, or holds something else.
+        """
+        found = read_json(path)
+        if not isinstance(found, dict) or found.pop("saved_as", None) != cls.saved_as:
+            raise StorageError(f"{path} is not a saved {cls.saved_as}; give a file that {cls.__name__}.save wrote")
+        try:
+            return cls.model_validate(found)
+        except (ValidationError, VlmTuneError) as error:
+            raise StorageError(f"{path} is not a saved {cls.saved_as} of this version: {error}") from error
 
 
 class Example(Record):

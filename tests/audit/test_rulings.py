@@ -156,7 +156,7 @@ def test_files_that_hold_nothing_are_refused(audit: LabelAudit, tmp_path: Path) 
     (tmp_path / "odd.json").write_text("[1]")
     with pytest.raises(DataError, match="holds no rulings"):
         audit.rulings(tmp_path / "odd.json")
-    with pytest.raises(StorageError, match="holds no saved rulings"):
+    with pytest.raises(StorageError, match="is not a saved list of rulings"):
         (tmp_path / "other.json").write_text("{}")
         Rulings.load(tmp_path / "other.json")
 

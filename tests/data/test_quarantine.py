@@ -61,7 +61,7 @@ def test_it_is_kept_for_the_next_run(tmp_path: Path) -> None:
     quarantine = photos(tmp_path / "photos").quarantine()
     assert Quarantine.load(quarantine.save(tmp_path / "quarantine.json")) == quarantine
     (tmp_path / "other.json").write_text('{"photos": 3}')
-    with pytest.raises(StorageError, match="holds no quarantine list"):
+    with pytest.raises(StorageError, match="is not a saved quarantine list"):
         Quarantine.load(tmp_path / "other.json")
 
 

@@ -50,7 +50,7 @@ def test_it_survives_the_disk(checked: tuple[Dataset, LeakageReport], tmp_path: 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"pairs": 3}')
-    with pytest.raises(StorageError, match="not a leakage report"):
+    with pytest.raises(StorageError, match="not a saved leakage report"):
         LeakageReport.load(tmp_path / "other.json")
 
 

@@ -34,7 +34,7 @@ def test_save_and_load(result: Profile, tmp_path: Path) -> None:
 
 def test_load_refuses_what_is_no_profile(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps({"num_examples": -1}))
-    with pytest.raises(StorageError, match="holds no profile"):
+    with pytest.raises(StorageError, match="is not a saved profile"):
         Profile.load(tmp_path / "p.json")
     with pytest.raises(StorageError, match="does not exist"):
         Profile.load(tmp_path / "q.json")

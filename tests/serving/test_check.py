@@ -261,5 +261,5 @@ def test_show_save_and_load(
     assert "--served-model-name 'two words' \\\n" in shown
     assert ServingCheck.load(check.save(tmp_path / "check.json")) == check
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(StorageError, match="is not a serving check"):
+    with pytest.raises(StorageError, match="is not a saved serving check"):
         ServingCheck.load(tmp_path / "other.json")

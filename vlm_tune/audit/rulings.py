@@ -8,14 +8,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt
 
 from vlm_tune import _console
-from vlm_tune._files import read_json, write_json
 from vlm_tune.errors import DataError, StorageError, UnknownLabelError
-from vlm_tune.records import Estimate, Record
+from vlm_tune.records import Estimate, Record, SavedRecord
 from vlm_tune.statistics import wilson
 
 if TYPE_CHECKING:
@@ -68,9 +67,10 @@ class Ruling(Record):
     """What else was written down."""
 
 
-class Rulings(Record):
+class Rulings(SavedRecord):
     """The rulings of one sheet; read by `LabelAudit.rulings`."""
 
+    saved_as: ClassVar[str] = "list of rulings"
     sheet: Sheet
     """What was to be ruled on."""
     rulings: tuple[Ruling, ...]
@@ -134,26 +134,6 @@ class Rulings(Record):
         controls = set(self.sheet.controls)
         rows = [{**one.model_dump(), "control": one.example_id in controls} for one in self.rulings]
         return pd.DataFrame(rows, columns=[*Ruling.model_fields, "control"])
-
-    def save(self, path: Path | str) -> Path:
-        """Write the rulings as JSON and return the path.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
-        return write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read rulings that `save` wrote.
-
-        Raises:
-            StorageError: The file is missing or holds no rulings.
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise StorageError(f"{path} holds no saved rulings: {error.errors()[0]['msg']}") from error
 
 
 def stamp(sheet: Sheet) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt
 
 from vlm_tune import images
 from vlm_tune._console import progress, show, to_html
-from vlm_tune._files import read_json, write_json
-from vlm_tune.errors import ImageError, StorageError
-from vlm_tune.records import Example, Record
+from vlm_tune.errors import ImageError
+from vlm_tune.records import Example, Record, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +35,7 @@ class Quarantined(Record):
     """What is wrong with it."""
 
 
-class Quarantine(Record):
+class Quarantine(SavedRecord):
     """The photos of a dataset that do not decode; made by `Dataset.quarantine`.
 
     Examples:
@@ -55,6 +53,7 @@ class Quarantine(Record):
         Dataset(4 examples, 2 classes)
     """
 
+    saved_as: ClassVar[str] = "quarantine list"
     dataset_fingerprint: str
     """Fingerprint of the dataset that was looked at."""
     num_examples: NonNegativeInt
@@ -80,26 +79,6 @@ class Quarantine(Record):
 
         rows = [(photo.example_id, photo.reason) for photo in self.photos]
         return pd.DataFrame(rows, columns=["example_id", "reason"])
-
-    def save(self, path: Path | str) -> Path:
-        """Write the list as JSON and return the path.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
-        return write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a list that `save` wrote.
-
-        Raises:
-            StorageError: The file is missing or holds no such list.
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise StorageError(f"{path} holds no quarantine list: {error.errors()[0]['msg']}") from error
 
     def _table(self) -> Table:
         from rich.table import Table

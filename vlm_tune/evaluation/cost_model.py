@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 
 from vlm_tune import _console
-from vlm_tune._files import read_json, write_json
 from vlm_tune.cost import Cost, GpuPrice, Price, Prices, gpu_cost
-from vlm_tune.errors import EvaluationError, StorageError
+from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.cost_words import month_sentence
 from vlm_tune.evaluation.monthly_costs import BreakEven, MonthlyCost, all_month, by_the_hour, whole_gpus
 from vlm_tune.evaluation.unit_costs import GpuImageCost, api_cost, gpu_image_cost, rent_of
-from vlm_tune.records import Money, Record
+from vlm_tune.records import Money, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +29,7 @@ VOLUMES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 """Images a month that tables show."""
 
 
-class CostModel(Record):
+class CostModel(SavedRecord):
     """What images cost at an API and with a tuned model: each, a month of them, and where the one overtakes the other.
 
     Examples:
@@ -40,6 +38,7 @@ class CostModel(Record):
         '1,000,000 images a month cost $10,000 with the API.'
     """
 
+    saved_as: ClassVar[str] = "cost model"
     api: Cost
     """One image at the API: `of_api`, or `Cost.exact` for a figure from a bill."""
     batch: Cost | None = None
@@ -272,29 +271,6 @@ class CostModel(Record):
         from vlm_tune.evaluation.cost_display import drawn
 
         return drawn(self)
-
-    def save(self, path: Path | str) -> Path:
-        """Write everything to one JSON file.
-
-        Raises:
-            StorageError: The disk is full; nothing half-written is left.
-        """
-        return write_json(path, {"kind": "cost model", **self.model_dump(mode="json")})
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a saved cost model.
-
-        Raises:
-            StorageError: The file is missing or is not a cost model.
-        """
-        found = read_json(path)
-        if not isinstance(found, dict) or found.pop("kind", None) != "cost model":
-            raise StorageError(f"{path} is not a saved cost model")
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            raise StorageError(f"{path} is not a saved cost model of this version") from error
 
 
 def _plain(cost: Cost) -> Cost:

@@ -6,17 +6,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt
 
-from vlm_tune import _console, _files, _processes
+from vlm_tune import _console, _processes
 from vlm_tune.data import Dataset
-from vlm_tune.errors import EvaluationError, StorageError
+from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.comparison import Comparison, Verdict
 from vlm_tune.evaluation.evaluation import Evaluation
 from vlm_tune.evaluation.evaluator import Evaluator
-from vlm_tune.records import Estimate, Record
+from vlm_tune.records import Estimate, Record, SavedRecord
 from vlm_tune.versions import packages
 from vlm_tune.vlm import VLM
 from vlm_tune.vlm.card import plain
@@ -68,9 +68,10 @@ class Variant(Record):
     """Size of its folder; None for a Hugging Face id."""
 
 
-class ExportReport(Record):
+class ExportReport(SavedRecord):
     """Models side by side on the same photos; the first is what the others are compared with."""
 
+    saved_as: ClassVar[str] = "export report"
     variants: tuple[Variant, ...]
     """The models, in the order they were given."""
     device: str
@@ -107,26 +108,6 @@ class ExportReport(Record):
         if not found:
             raise EvaluationError("no model answered enough photos to have an accuracy")
         return plots.accuracy_forest(found, title=f"Accuracy on {self.num_photos} photos")
-
-    def save(self, path: Path | str) -> Path:
-        """Write the report as JSON.
-
-        Raises:
-            StorageError: The disk is full; nothing half-written is left.
-        """
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a saved report.
-
-        Raises:
-            StorageError: The file is missing, or is no such report.
-        """
-        try:
-            return cls.model_validate(_files.read_json(path))
-        except ValidationError as error:
-            raise StorageError(f"{path} is not a saved export report: {error}") from error
 
     def write_card(self, model: VLM) -> Path:
         """Put what was measured of an exported model, and of the first one, into its model card.

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import ValidationError
 
 from vlm_tune import _console, _processes
-from vlm_tune._files import read_json, write_json
-from vlm_tune.errors import EvaluationError, ForecastError, StorageError, TrainingError
+from vlm_tune.errors import EvaluationError, ForecastError, TrainingError
 from vlm_tune.experiments import forecast as forecasts
 from vlm_tune.experiments.display import curve_display, curve_figure, curve_frame
 from vlm_tune.experiments.forecast import Forecast, ImagesNeeded, MarginalValue
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LearningCurve"]
 
-_KIND = "learning curve"
-
 
 class LearningCurve(MeasuredCurve):
     """Points of growing training size, all measured on the same test images.
@@ -53,6 +49,8 @@ class LearningCurve(MeasuredCurve):
         >>> curve.images_needed(0.99).verdict
         'out_of_reach'
     """
+
+    saved_as: ClassVar[str] = "learning curve"
 
     @classmethod
     def run(
@@ -244,26 +242,3 @@ class LearningCurve(MeasuredCurve):
             EvaluationError: No size is as small as `until`.
         """
         return curve_figure(self, against=against or {}, until=until)
-
-    def save(self, path: Path | str) -> Path:
-        """Write all points to one JSON file.
-
-        Raises:
-            StorageError: The disk is full; nothing half-written is left.
-        """
-        return write_json(path, {"kind": _KIND, **self.model_dump(mode="json")})
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a saved curve.
-
-        Raises:
-            StorageError: The file is missing or is not a learning curve.
-        """
-        found = read_json(path)
-        if not isinstance(found, dict) or found.pop("kind", None) != _KIND:
-            raise StorageError(f"{path} is not a saved {_KIND}")
-        try:
-            return cls.model_validate(found)
-        except (ValidationError, EvaluationError) as error:
-            raise StorageError(f"{path} is not a saved {_KIND} of this version: {error}") from error

@@ -11,13 +11,13 @@ from vlm_tune.errors import EvaluationError
 from vlm_tune.experiments import growth as growths
 from vlm_tune.experiments.points import CurvePoint, FailedPoint
 from vlm_tune.experiments.resampling import Measured, Resampled, resample
-from vlm_tune.records import Estimate, Record
+from vlm_tune.records import Estimate, SavedRecord
 from vlm_tune.statistics.proportions import wilson_limits
 
 __all__ = ["MeasuredCurve"]
 
 
-class MeasuredCurve(Record):
+class MeasuredCurve(SavedRecord):
     """Points of growing training size; the half of `LearningCurve` that measures.
 
     Raises:

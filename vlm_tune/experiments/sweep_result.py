@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt
 
 from vlm_tune import _console, _processes
-from vlm_tune._files import read_json, write_json
-from vlm_tune.errors import EvaluationError, StorageError, TrainingError
+from vlm_tune.errors import EvaluationError, TrainingError
 from vlm_tune.experiments.confirming import Confirmation, Trainings, check_held_out, check_seeds, confirm
 from vlm_tune.experiments.luck import best_of_many
 from vlm_tune.experiments.space import Axis, Setting
 from vlm_tune.experiments.study import best_of
 from vlm_tune.experiments.trials import Training, Trial, said
-from vlm_tune.records import Estimate, Record
+from vlm_tune.records import Estimate, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepResult"]
 
-_KIND = "sweep"
 
-
-class SweepResult(Record):
+class SweepResult(SavedRecord):
     """The trials of a sweep, made by `Sweep.run`."""
 
+    saved_as: ClassVar[str] = "sweep"
     trials: tuple[Trial, ...]
     """All that have come to an end, in order."""
     axes: tuple[Axis, ...]
@@ -240,22 +238,7 @@ class SweepResult(Record):
         Raises:
             StorageError: The disk is full; nothing half-written is left.
         """
-        return write_json(path, {"kind": _KIND, **self.model_dump(mode="json")})
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a saved sweep.
-
-        Raises:
-            StorageError: The file is missing or is not a sweep.
-        """
-        found = read_json(path)
-        if not isinstance(found, dict) or found.pop("kind", None) != _KIND:
-            raise StorageError(f"{path} is not a saved {_KIND}")
-        try:
-            return cls.model_validate(found)
-        except (ValidationError, TrainingError) as error:
-            raise StorageError(f"{path} is not a saved {_KIND} of this version: {error}") from error
+        return super().save(path)
 
 
 def _accuracy(trial: Trial) -> Estimate:

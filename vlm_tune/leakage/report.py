@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vlm_tune import _console
-from vlm_tune._files import read_json, write_json
 from vlm_tune.data.dataset import Dataset
 from vlm_tune.data.splitting import SplitName
-from vlm_tune.errors import DataError, SplitError, StorageError
+from vlm_tune.errors import DataError, SplitError
 from vlm_tune.images import data_uri, thumbnail
 from vlm_tune.leakage import remedies
 from vlm_tune.leakage.links import Links
 from vlm_tune.leakage.pairs import TIERS, LeakPair, conflicts, pair_frame
 from vlm_tune.leakage.verify import Tier
-from vlm_tune.records import Record
+from vlm_tune.records import SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +31,10 @@ MAX_THUMBNAILS = 400
 MAX_ROWS = 20
 
 
-class LeakageReport(Record):
+class LeakageReport(SavedRecord):
     """What a leak check found: the pairs, how the cut was chosen, and how to put it right."""
 
+    saved_as: ClassVar[str] = "leakage report"
     schema_version: int = 2
     """Version of the saved form."""
     dataset_fingerprint: str
@@ -189,26 +188,6 @@ class LeakageReport(Record):
         from vlm_tune.leakage.views import figure
 
         return figure(self, max_pairs=max_pairs)
-
-    def save(self, path: Path | str) -> Path:
-        """Write the report as JSON and return the path.
-
-        Raises:
-            StorageError: It cannot be written.
-        """
-        return write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def load(cls, path: Path | str) -> LeakageReport:
-        """Read a saved report.
-
-        Raises:
-            StorageError: The file is missing or is not a leakage report.
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise StorageError(f"{path} is not a leakage report: {error.errors()[0]['msg']}") from error
 
     @cached_property
     def _same(self) -> dict[str, tuple[str, ...]]:

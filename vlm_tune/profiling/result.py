@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt
 
 from vlm_tune._console import show, to_html
-from vlm_tune._files import read_json, write_json
 from vlm_tune.data import Dataset, Quarantined
-from vlm_tune.errors import DataError, StorageError
+from vlm_tune.errors import DataError
 from vlm_tune.profiling.records import CopyGroup, ImageTokens, Measured, Quantiles, Sample
-from vlm_tune.records import Record
+from vlm_tune.records import SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +27,10 @@ NUM_SAMPLES = 6
 SAMPLE_SIZE = 96
 
 
-class Profile(Record):
+class Profile(SavedRecord):
     """What a dataset holds; made by `profile`."""
 
+    saved_as: ClassVar[str] = "profile"
     dataset_fingerprint: str
     """The dataset's fingerprint."""
     classes: tuple[str, ...]
@@ -134,25 +134,3 @@ class Profile(Record):
                 "its examples, labels or splits differ; run profile() on this one"
             )
         return write_page(self, dataset, Path(path))
-
-    def save(self, path: Path | str) -> Path:
-        """Write the profile as JSON, thumbnails included, and return the path.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
-        return write_json(path, self.model_dump(mode="json"))
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a profile that `save` wrote.
-
-        Raises:
-            StorageError: The file is missing or holds no profile.
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise StorageError(f"{path} holds no profile: {where}: {first['msg']}") from error

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from vlm_tune import _files
 from vlm_tune.errors import VlmTuneError
 from vlm_tune.serving import folder as looking
@@ -130,7 +128,7 @@ def _sources(folder: Path, *, adapter: Path | str | None, merged: Path | str | N
 def _report(folder: Path) -> MergeReport | None:
     try:
         return MergeReport.load(folder) if (folder / REPORT_FILE).exists() else None
-    except (VlmTuneError, ValidationError):
+    except VlmTuneError:
         return None
 
 

@@ -6,14 +6,14 @@ import html
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from vlm_tune import _console, _files
-from vlm_tune.errors import ModelError, StorageError
+from vlm_tune import _console
+from vlm_tune.errors import ModelError
 from vlm_tune.families import Region
-from vlm_tune.records import Record
+from vlm_tune.records import Record, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +113,7 @@ class ServerCommand(Record):
         return " \\\n    ".join(" ".join(line) for line in lines)
 
 
-class ServingCheck(Record):
+class ServingCheck(SavedRecord):
     """What must be known before a trained model is served.
 
     Examples:
@@ -128,6 +128,7 @@ class ServingCheck(Record):
         True vllm serve merged
     """
 
+    saved_as: ClassVar[str] = "serving check"
     folder: Path
     """The folder that was checked."""
     kind: Literal["merged", "adapter"]
@@ -191,22 +192,6 @@ class ServingCheck(Record):
         columns = ["engine", *LostPart.model_fields]
         rows = [{"engine": one.engine, **part.model_dump()} for one in self.runtime for part in one.lost]
         return pd.DataFrame(rows, columns=columns)
-
-    def save(self, path: Path | str) -> Path:
-        """Write the check as JSON."""
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            StorageError: The file is missing or is no serving check.
-        """
-        try:
-            return cls.model_validate(_files.read_json(Path(path)))
-        except ValidationError as error:
-            raise StorageError(f"{path} is not a serving check: {error}") from error
 
     def _tables(self) -> list[RenderableType]:
         from rich.table import Table

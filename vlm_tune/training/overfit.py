@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from vlm_tune import _console, _files
+from vlm_tune import _console
 from vlm_tune.errors import OverfitError
-from vlm_tune.records import Record
+from vlm_tune.records import Record, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +30,10 @@ class GateCheck(Record):
     """What to look at when it does not hold."""
 
 
-class OverfitReport(Record):
+class OverfitReport(SavedRecord):
     """Whether a handful of examples could be learnt by heart, and by looking at them."""
 
+    saved_as: ClassVar[str] = "overfit report"
     num_examples: PositiveInt
     """Examples trained on."""
     example_ids: tuple[str, ...]
@@ -95,12 +95,3 @@ class OverfitReport(Record):
         from vlm_tune import plots
 
         return plots.loss_curve(range(1, len(self.losses) + 1), self.losses, title="Overfit gate")
-
-    def save(self, path: Path | str) -> Path:
-        """Write the report as JSON."""
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path | str) -> OverfitReport:
-        """Read a report written by `save`."""
-        return cls.model_validate(_files.read_json(path))

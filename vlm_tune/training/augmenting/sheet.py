@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from PIL import Image
 from pydantic import Field, NonNegativeInt
 
-from vlm_tune import _console, _files, images
+from vlm_tune import _console, images
 from vlm_tune.errors import TrainingError
-from vlm_tune.records import Record
+from vlm_tune.records import Record, SavedRecord
 from vlm_tune.training.augmenting.settings import Augment
 from vlm_tune.training.config import TrainConfig
 from vlm_tune.training.running.photos import Photos
@@ -64,9 +63,10 @@ class SeenPhoto(Record):
         return " + ".join(f"{share:.2f} {label}" for label, share in self.answers.items())
 
 
-class BatchSheet(Record):
+class BatchSheet(SavedRecord):
     """The first training photos of an epoch, just as training sees them then."""
 
+    saved_as: ClassVar[str] = "batch sheet"
     augment: Augment | None
     """Which changes there are."""
     epoch: NonNegativeInt
@@ -128,15 +128,6 @@ class BatchSheet(Record):
         shown = [_picture(photo.picture) for photo in self.photos]
         captions = [photo.caption for photo in self.photos]
         return plots.image_grid(shown, captions, columns=_COLUMNS, title=self.headline)
-
-    def save(self, path: Path | str) -> Path:
-        """Write the sheet as JSON."""
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path | str) -> BatchSheet:
-        """Read a sheet written by `save`."""
-        return cls.model_validate(_files.read_json(path))
 
 
 def sheet_of(train: Dataset, config: TrainConfig, *, num_examples: int, epoch: int) -> BatchSheet:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from vlm_tune import _console, _files
 from vlm_tune.errors import MergeError, StorageError
 from vlm_tune.records import Estimate, Example
@@ -184,7 +182,7 @@ def _finished(target: Path, parts: Parts, probe: Sequence[Example] | None) -> Me
         return None
     try:
         report = MergeReport.load(target)
-    except ValidationError:
+    except StorageError:
         # Another version's, which may have proved something else.
         return None
     # A merge whose answers were never compared is done again when there is something to compare them on.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from vlm_tune import _console, _files
-from vlm_tune.records import Estimate, Record
+from vlm_tune import _console
+from vlm_tune.records import Estimate, Record, SavedRecord
 from vlm_tune.task import Task
 from vlm_tune.vlm.quantization import Quantization
 
@@ -49,9 +49,10 @@ class ProbeAnswer(Record):
     """Largest difference of a class's log-probability between that and merged, in nats."""
 
 
-class MergeReport(Record):
+class MergeReport(SavedRecord):
     """The proof that a merged folder is its base plus the adapter, rounded once."""
 
+    saved_as: ClassVar[str] = "merge report"
     changed: tuple[str, ...]
     """Modules whose weights changed, by their names in memory, e.g. `model.visual.blocks.0.attn.qkv`."""
     tensors_changed: NonNegativeInt
@@ -159,12 +160,12 @@ class MergeReport(Record):
             base=[answer.base_difference for answer in self.answers],
         )
 
-    def save(self, path: Path | str) -> Path:
-        """Write the report as JSON."""
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
     @classmethod
-    def load(cls, path: Path | str) -> MergeReport:
-        """Read a report from its JSON file, or from the merged folder that holds it."""
+    def load(cls, path: Path | str) -> Self:
+        """Read a report from its JSON file, or from the merged folder that holds it.
+
+        Raises:
+            StorageError: The file is missing, or holds something else.
+        """
         source = Path(path)
-        return cls.model_validate(_files.read_json(source / REPORT_FILE if source.is_dir() else source))
+        return super().load(source / REPORT_FILE if source.is_dir() else source)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from vlm_tune import _console, _files
-from vlm_tune.records import Record
+from vlm_tune import _console
+from vlm_tune.records import Record, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +36,10 @@ class TokenSpan(Record):
     """How many there are."""
 
 
-class TokenAudit(Record):
+class TokenAudit(SavedRecord):
     """What is trained and what is not, decoded from the very batches that the trainer gets."""
 
+    saved_as: ClassVar[str] = "label audit"
     examples: NonNegativeInt
     """Examples decoded: one batch, and one of every label."""
     trained_text: dict[str, str]
@@ -92,15 +92,6 @@ class TokenAudit(Record):
 
         spans = [(span.kind, span.text) for span in self.spans]
         return plots.token_spans(spans, caption=self.example_id, title=f"Label audit: {self.headline}")
-
-    def save(self, path: Path | str) -> Path:
-        """Write the audit as JSON."""
-        return _files.write_text(path, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def load(cls, path: Path | str) -> TokenAudit:
-        """Read an audit written by `save`."""
-        return cls.model_validate(_files.read_json(path))
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group
