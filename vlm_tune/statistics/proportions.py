@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from vlm_tune.records import Estimate
 
-__all__ = ["mean_distances", "mean_of_proportions", "percent", "quantile", "wilson", "wilson_limits"]
+__all__ = ["mean_distances", "mean_of_proportions", "percent", "proportion", "quantile", "wilson", "wilson_limits"]
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
@@ -28,12 +28,31 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
         >>> print(wilson(87, 98))
         0.888 [0.810, 0.936] (n=98)
     """
+    method = f"Wilson {percent(level)}"
+    return proportion(successes, n, lambda: wilson_limits(successes / n, n, level=level), method=method)
+
+
+def proportion(successes: int, n: int, limits: Callable[[], tuple[float, float]], *, method: str) -> Estimate:
+    """Return a proportion with the interval that `limits` gives for it.
+
+    Args:
+        successes: How many succeeded.
+        n: Out of how many; with 0 nothing is known: the value is 0.5 and the interval all of [0, 1].
+        limits: Returns both ends; asked only where n is not 0.
+        method: What they are called.
+
+    Raises:
+        ValueError: The counts are impossible.
+
+    Examples:
+        >>> print(proportion(87, 98, lambda: (0.8, 0.95), method="by eye"))
+        0.888 [0.800, 0.950] (n=98)
+    """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} is impossible")
-    method = f"Wilson {percent(level)}"
     if n == 0:
         return Estimate(value=0.5, low=0.0, high=1.0, n=0, method=method)
-    low, high = wilson_limits(successes / n, n, level=level)
+    low, high = limits()
     return Estimate(value=successes / n, low=low, high=high, n=n, method=method)
 
 

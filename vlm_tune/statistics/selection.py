@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import NonNegativeInt
 
 from vlm_tune.records import Estimate, Record
-from vlm_tune.statistics.proportions import percent
+from vlm_tune.statistics.proportions import percent, proportion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,13 +52,12 @@ def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> Estimate:
         >>> print(clopper_pearson(87, 98))
         0.888 [0.808, 0.943] (n=98)
     """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} is impossible")
-    method = f"Clopper-Pearson {percent(level)}"
-    if n == 0:
-        return Estimate(value=0.5, low=0.0, high=1.0, n=0, method=method)
-    low, high = clopper_pearson_limits(successes, n, level=level)
-    return Estimate(value=successes / n, low=float(low), high=float(high), n=n, method=method)
+
+    def limits() -> tuple[float, float]:
+        low, high = clopper_pearson_limits(successes, n, level=level)
+        return float(low), float(high)
+
+    return proportion(successes, n, limits, method=f"Clopper-Pearson {percent(level)}")
 
 
 def clopper_pearson_limits(

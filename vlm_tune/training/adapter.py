@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ValidationError
 
@@ -47,6 +47,17 @@ class BaseIdentity(Record):
     """Which weights it had: id and commit, or a digest of its folder."""
     quantization: Quantization | None = None
     """How its weights were quantised while the adapter was trained."""
+
+    @classmethod
+    def of(cls, base: VLM) -> Self:
+        """Return that of a model."""
+        return cls(
+            model=str(base.folder.resolve()) if base.folder else base.model,
+            revision=base.revision,
+            dtype=base.dtype,
+            source=base.source,
+            quantization=base.quantization,
+        )
 
 
 class AdapterCard(Record):

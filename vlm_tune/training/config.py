@@ -5,23 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    ModelWrapValidatorHandler,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from vlm_tune.errors import TrainingError
 from vlm_tune.families import Kind, Region
-from vlm_tune.records import Record
-from vlm_tune.training.augmenting.settings import Augment, refused
+from vlm_tune.training.augmenting.settings import Augment
+from vlm_tune.training.settings import Settings
 
 __all__ = ["TrainConfig"]
 
@@ -29,7 +27,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
-class TrainConfig(Record):
+class TrainConfig(Settings):
     """Everything that decides what LoRA training does to a model.
 
     The update added to a weight is `lora_alpha / r` times B A (Hu et al. 2021, arXiv 2106.09685), so a larger
@@ -101,14 +99,6 @@ class TrainConfig(Record):
     """Trackers that get losses, learning rates and accuracies as they come; each needs its own package."""
     seed: NonNegativeInt = 0
     """Decides the order of the examples, the adapters' first values and dropout."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise refused(cls, error) from error
 
     @field_validator("regions", "kinds")
     @classmethod

@@ -243,7 +243,7 @@ class LoRATrainer:
             card = AdapterCard(
                 name=f"{self.base.name}-lora",
                 inputs=inputs,
-                base=self._identity(),
+                base=BaseIdentity.of(self.base),
                 task=train.task,
                 config=config,
                 training=log,
@@ -275,17 +275,6 @@ class LoRATrainer:
     def _check_parts(self) -> None:
         self.base.check_takes_adapters()
         family_in(self.base.skeleton()).parts(self.config.regions, self.config.kinds)
-
-    def _identity(self) -> BaseIdentity:
-        base = self.base
-        model = str(base.folder.resolve()) if base.folder else base.model
-        return BaseIdentity(
-            model=model,
-            revision=base.revision,
-            dtype=base.dtype,
-            source=base.source,
-            quantization=base.quantization,
-        )
 
     def _inputs(self, train: Dataset, validation: Dataset | None, *, watched: bool) -> str:
         def rows(data: Dataset | None) -> list[tuple[str, str]]:

@@ -253,14 +253,7 @@ class VLM:
             folder: The folder of the other model, whose weights are as they are stored.
             name: How results call it.
         """
-        return VLM(
-            folder,
-            dtype=self.dtype,
-            device=self.device,
-            answer=self.answer,
-            batch_size=self.batch_size,
-            name=name,
-        )
+        return self._asked_alike(folder, name=name)
 
     def unload(self) -> None:
         """Free the weights if they are this model's; the next use reads them again."""
@@ -275,15 +268,7 @@ class VLM:
         """
         if self.quantization is None:
             return self
-        return VLM(
-            self.folder or self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            answer=self.answer,
-            batch_size=self.batch_size,
-            name=self._given_name,
-        )
+        return self._asked_alike(self.folder or self.model, name=self._given_name, revision=self.revision)
 
     def skeleton(self) -> PreTrainedModel:
         """Return the model without weights (on torch's meta device): module names and shapes for planning.
@@ -292,6 +277,12 @@ class VLM:
             ModelError: As `config`.
         """
         return loading.skeleton(self.config)
+
+    def _asked_alike(self, model: Path | str, *, name: str | None, revision: str | None = None) -> VLM:
+        device, answer, batch_size = self.device, self.answer, self.batch_size
+        return VLM(
+            model, revision=revision, dtype=self.dtype, device=device, answer=answer, batch_size=batch_size, name=name
+        )
 
     def _default_name(self) -> str:
         stored = (self.folder.resolve() if self.folder else Path(self.model)).name

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated
 
 from pydantic import (
     Field,
-    ModelWrapValidatorHandler,
     NonNegativeFloat,
     NonNegativeInt,
-    ValidationError,
     field_validator,
-    model_validator,
 )
 
-from vlm_tune.errors import TrainingError, nearest
-from vlm_tune.records import Record
+from vlm_tune.training.settings import Settings
 
-__all__ = ["Augment", "refused"]
+__all__ = ["Augment"]
 
 Alpha = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
-class Augment(Record):
+class Augment(Settings):
     """Changes to training photos, each switched on by its name: what leaves a label true depends on the labels.
 
     Every photo is changed anew in every epoch, by draws from the seed, the epoch and the example alone. Changes come in
@@ -69,14 +65,6 @@ class Augment(Record):
     mix_share: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """Share of the photos that are mixed, where MixUp or CutMix is on."""
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise refused(cls, error) from error
-
     @field_validator("crop")
     @classmethod
     def _a_part(cls, value: tuple[NonNegativeFloat, NonNegativeFloat] | None) -> tuple[float, float] | None:
@@ -111,18 +99,3 @@ class Augment(Record):
     def is_off(self) -> bool:
         """Whether nothing is changed at all."""
         return not (self.crop or self.flip or self.colour or self.blur or self.rand_augment or self.mixes)
-
-
-def refused(record: type[Record], error: ValidationError) -> TrainingError:
-    """Return what pydantic has against a record's values, as one line that names the field.
-
-    Args:
-        record: The record's class.
-        error: What validation raised.
-    """
-    # Of a field that may be several things, the last complaint is about the one that comes nearest.
-    *_, last = [one for one in error.errors() if one["loc"][:1] == error.errors()[0]["loc"][:1]]
-    where = ".".join(str(part) for part in last["loc"] if not str(part).startswith(("dict[", "literal[")))
-    close = nearest(where, record.model_fields) if last["type"] == "extra_forbidden" else ()
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return TrainingError(f"{record.__name__}.{where}: {last['msg']}, got {last['input']!r}{hint}")
