@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,9 @@ def test_names_are_shown_as_they_are(report: ExportReport, capsys: pytest.Captur
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or not find_spec("bitsandbytes"), reason="needs a CUDA device and bitsandbytes"
+)
 def test_a_gpu_takes_both_formats_and_its_memory_is_measured(
     tiny_lfm2_vl: Path, photos: vt.Dataset, tmp_path: Path
 ) -> None:

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlm_tune.errors import ImageError
+from vlm_tune.images import decode
 from vlm_tune.task import Task
-from vlm_tune.vlm.pixels import prepare, to_model
+from vlm_tune.vlm.pixels import image_tensors, prepare, to_model, to_tensor
 from vlm_tune.vlm.prompts import prompt_text
 
 TASK = Task(prompt="What is it?", classes=("crack", "dent"))
@@ -64,3 +65,15 @@ def test_only_pixels_take_the_type_of_the_model(tiny_vlm: Path, noise_png: Png) 
     inputs = to_model(prepare(processor, [noise_png(32, 32)], [prompt_text(processor, TASK)]), model)
     assert inputs["pixel_values"].dtype == torch.bfloat16
     assert inputs["input_ids"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("size", [(40, 30), (200, 150)], ids=["small", "large"])
+def test_photos_of_one_size_become_the_same_patches_together_and_alone(
+    tiny_vlm: Path, noise_png: Png, size: tuple[int, int]
+) -> None:
+    processor = AutoProcessor.from_pretrained(tiny_vlm)
+    photos = [to_tensor(decode(noise_png(*size, seed))) for seed in range(3)]
+    together = image_tensors(processor, photos)
+    alone = [image_tensors(processor, [photo]) for photo in photos]
+    for name, values in together.items():
+        assert torch.equal(values, torch.cat([one[name] for one in alone])), name

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from vlm_tune import _console
 from vlm_tune.data.dataset import Dataset
 from vlm_tune.data.splitting import SplitName
 from vlm_tune.errors import DataError, SplitError
@@ -172,12 +171,11 @@ class LeakageReport(SavedRecord):
         found = Counter(pair.tier for pair in self.pairs)
         return {tier: found[tier] for tier in TIERS}
 
-    def show(self) -> None:
-        """Show the tiers, the pairs, and what can be done."""
+    def _rich(self) -> RenderableType:
+        """Draw the tiers, the pairs, and what can be done."""
         from vlm_tune.leakage.views import table
 
-        renderable: RenderableType = table(self, max_rows=MAX_ROWS)
-        _console.show(renderable, html=_console.to_html(renderable))
+        return table(self, max_rows=MAX_ROWS)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each pair: ids, splits, labels, tier, rule, similarity, explanation."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["image_tensors", "prepare", "to_model", "to_tensor"]
 
+_SMALL = 65_536
+"""Bytes of a photo up to which a journey to the GPU of its own costs more than the bytes do."""
+
 _SHAPES = {"image_grid_thw", "spatial_shapes"}
 """Read by Python code, which would make a GPU wait."""
 
@@ -66,13 +69,13 @@ def to_tensor(image: Image | NDArray[np.uint8], *, pinned: bool = False) -> Tens
 
     Args:
         image: The photo.
-        pinned: Put it where a GPU can fetch it from.
+        pinned: Put it where a GPU can fetch it from, unless it is small.
     """
     import numpy as np
     import torch
 
     pixels = np.asarray(image)
-    made = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=pinned)
+    made = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=pinned and pixels.nbytes > _SMALL)
     # Straight there: copies of large photos cost more than decoding them, in many threads at once.
     made.numpy()[:] = pixels
     return made.permute(2, 0, 1)
@@ -91,14 +94,23 @@ def image_tensors(
     Raises:
         ValueError: The processor refuses a photo.
     """
-    # One by one, and without waiting for each: the processor would wait. Colours are put apart there, not in the
-    # threads that read, each of which would share that work with all others.
-    there = [[image.to(device, non_blocking=True).contiguous()] for image in images]
+    there = [[image] for image in _on(device, images)]
     made = processor.image_processor(there, return_tensors="pt", **_where(device))
     tensors = {name: value for name, value in made.items() if hasattr(value, "nbytes")}
     for name in _SHAPES.intersection(tensors):
         tensors[name] = tensors[name].cpu()
     return _without_empty_patches(tensors)
+
+
+def _on(device: torch.device | str, images: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return decoded photos on a device, their colours apart."""
+    import torch
+
+    if images[0].nbytes <= _SMALL and len({image.shape for image in images}) == 1:
+        return torch.stack(list(images)).contiguous().to(device).unbind()
+    # One by one, and without waiting for each: the processor would wait. Colours are put apart there, not in the
+    # threads that read, each of which would share that work with all others.
+    return [image.to(device, non_blocking=True).contiguous() for image in images]
 
 
 def _where(device: torch.device | str) -> dict[str, str]:

@@ -138,7 +138,7 @@ class Question:
             return _failed(example, str(error))
 
     def prepare(self, photos: Sequence[Photo]) -> Batch:
-        """Return the model's inputs for some photos; for one thread, ahead of `begin`."""
+        """Return the model's inputs for some photos."""
         try:
             return Batch(photos, inputs=self._way.prepare([photo.content for photo in photos]))
         except (ImageError, ValueError) as error:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -39,10 +38,15 @@ def _small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 def _tensors(views: list[Array], references: Array, _: str) -> tuple[list[Any], Any]:
-    views, references = engine.prepare(views, references, "cpu")
+    found = engine.prepare(views, references, "cpu")
     if not len(views[0]) or not len(references):
-        return views, references
-    return [torch.from_numpy(view) for view in views], torch.from_numpy(references)
+        return found
+    return [engine._tensor(view, "cpu") for view in views], engine._tensor(references, "cpu")
+
+
+def test_a_view_that_runs_backwards_through_its_array_becomes_a_tensor() -> None:
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert engine._tensor(rows[:, ::-1], "cpu").tolist() == [[2, 1, 0], [5, 4, 3]]
 
 
 def _rows(rng: np.random.Generator, num: int, dim: int, kind: str) -> Array:

@@ -101,11 +101,7 @@ def prepare(views: Sequence[Any], references: Any, device: str) -> tuple[list[An
     chosen = _choose(device, [*views, references], work)
     if chosen == "cpu" or not work:
         return [_array(view) for view in views], _array(references)
-    import torch
-
-    return [torch.as_tensor(matrix, dtype=torch.float32, device=chosen).contiguous() for matrix in views], (
-        torch.as_tensor(references, dtype=torch.float32, device=chosen).contiguous()
-    )
+    return [_tensor(view, chosen) for view in views], _tensor(references, chosen)
 
 
 def engine(views: Sequence[Any], references: Any) -> Engine:
@@ -167,3 +163,12 @@ def _array(matrix: Any) -> Array:
     if hasattr(matrix, "detach"):
         matrix = matrix.detach().float().cpu().numpy()
     return np.ascontiguousarray(matrix, np.float32)
+
+
+def _tensor(matrix: Any, device: str) -> Any:
+    import torch
+
+    # A view that runs backwards through an array, such as mirrored columns, is something torch does not take.
+    if isinstance(matrix, np.ndarray):
+        matrix = np.ascontiguousarray(matrix)
+    return torch.as_tensor(matrix, dtype=torch.float32, device=device).contiguous()

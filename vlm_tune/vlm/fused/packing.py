@@ -7,7 +7,7 @@ computed for nothing and no kernel for variable lengths is needed.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -37,13 +37,15 @@ _AT_ONCE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacke
 _FASTEST = [SDPBackend.CUDNN_ATTENTION, *_AT_ONCE]
 """cuDNN's was the fastest for both towers on an H200, but it makes a plan for each shape, for some 100 ms."""
 
-_WORTH_A_PLAN = 256
-"""Calls with one shape after which it is taken to come again and again: photos of a hundred sizes bring as many shapes,
-and waiting for their plans took five times as long as the answers."""
+_WORTH_A_PLAN = 1e14
+"""Operations with one shape after which it gets a plan: by then one would have paid for itself. For LFM2-VL's patches
+cuDNN did 450 TFLOP/s on an H200 and flash attention 290, so that 8e13 operations save 100 ms. Photos of a hundred
+sizes bring as many shapes, and plans for all of them took five times as long as the answers."""
 
 _SHAPES_COUNTED = 10_000
 
-_calls: Counter[tuple[object, ...]] = Counter()
+_done: dict[tuple[object, ...], float] = {}
+"""Operations done with each shape."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +220,10 @@ def _kernels(query: Tensor, key: Tensor, causal: bool | None) -> AbstractContext
     if not query.is_cuda:
         return nullcontext()
     shape = query.shape, key.shape, causal
-    if len(_calls) > _SHAPES_COUNTED:
-        _calls.clear()
-    _calls[shape] += 1
-    return nullcontext() if _calls[shape] > _WORTH_A_PLAN else sdpa_kernel(_AT_ONCE, set_priority=True)
+    if len(_done) > _SHAPES_COUNTED:
+        _done.clear()
+    _done[shape] = _done.get(shape, 0.0) + 4.0 * math.prod(query.shape) * key.shape[2] / (2 if causal else 1)
+    return nullcontext() if _done[shape] > _WORTH_A_PLAN else sdpa_kernel(_AT_ONCE, set_priority=True)
 
 
 def _causal(asking: int, length: int, device: torch.device) -> Tensor:
