@@ -30,8 +30,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from vlm_tune import statistics as st
 from vlm_tune.cost import Cost
+from vlm_tune.evaluation import unit_costs
 from vlm_tune.evaluation.comparing.counts import decide
 from vlm_tune.evaluation.inflation import _difference
+from vlm_tune.evaluation.monthly_costs import by_the_hour
 from vlm_tune.records import Estimate
 from vlm_tune.statistics import several
 
@@ -238,6 +240,14 @@ def money(found: Findings, n: int, rng: np.random.Generator) -> None:
     costs = [Cost(usd=one.value, low=one.low, high=one.high, basis="") for one in (mine, priced)]
     value = cascade_cost(costs[0], costs[1], asked)
     found.add("coverage", "cost of a cascade", n, value.low <= local + share * dear <= value.high)
+    found.add("coverage", "an API's image", n, holds(priced, dear))
+    seconds = 800 * np.repeat(batches, 8)[:n]
+    images = unit_costs._mean(seconds, unit_costs._stretches(seconds))[0]
+    found.add("coverage", "a GPU's image, by stretches of the run", n, holds(images, 800 * local))
+    ours, theirs = (Cost(usd=one.value, low=one.low, high=one.high, basis="") for one in (images, priced))
+    meets, truth = by_the_hour(1.0, theirs, ours), 1 / (dear - 800 * local)
+    held = (meets.low or np.inf) <= truth <= (meets.high or np.inf)
+    found.add("coverage", "break-even of the two", n, held)
 
 
 def cascade_cost(first: Cost, second: Cost, asked: Estimate) -> Cost:

@@ -1,6 +1,7 @@
-"""How often a sweep's confirmation is right: coverage of its interval, and winners called better for nothing.
+"""How often a sweep is right about its winner: intervals that hold the truth, and winners called better for nothing.
 
-    python benchmarks/sweep_luck.py                 # some five minutes on one core; prints one table
+    python benchmarks/sweep_luck.py                 # some ten minutes on one core; prints two tables
+    python benchmarks/sweep_luck.py --expected      # the second table only
     python benchmarks/sweep_luck.py --sweeps 20     # does it run?
 
 Right answers are drawn: each photo is easy or hard for all settings, easier or harder for one of them, each training
@@ -8,6 +9,10 @@ has its luck with all photos, and with each by itself (normal, of the widths in 
 seeds. `coverage` is that of `difference_over_seeds` between two settings that are equal, or eight points apart. `for
 nothing` is the share of sweeps of equal settings in which the most accurate of several candidates was chosen on the
 photos, was trained again, and comes out better than the start: by the plain interval, and with the choice allowed for.
+
+The second table is about `best_of_many`, the accuracy to expect of the most accurate candidate: how often its interval
+holds the accuracy of that very training on other photos, how far the estimate is off, and the same of the accuracy that
+it was chosen by. Candidates are equal, or differ by so many points (standard deviation).
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from vlm_tune.experiments.luck import difference_over_seeds
+from vlm_tune.experiments.luck import best_of_many, difference_over_seeds
+from vlm_tune.statistics import wilson
 
 SEEDS, ACCURACY = 3, 0.8
 WIDTHS = ((2.0, 0.5, 0.1, 0.5), (2.0, 0.5, 0.5, 0.5), (2.0, 1.0, 0.1, 0.3), (0.5, 1.5, 0.0, 0.1))
@@ -68,10 +74,40 @@ def for_nothing(widths: tuple[float, float, float, float], photos: int, candidat
     return list(called / times)
 
 
+def expected(photos: int, candidates: int, spread: float, times: int) -> list[float]:
+    """Return, for the estimate and for the accuracy itself, coverage and mean distance from the truth in points."""
+    generator, found = np.random.default_rng(2), list[list[float]]()
+    widths = WIDTHS[2]
+    total = float(np.linalg.norm(widths))
+    for _ in range(times):
+        world = World(widths, photos, generator)
+        middles = norm.ppf(np.clip(ACCURACY + spread * generator.standard_normal(candidates), 0.3, 0.97)) * total
+        middles += generator.normal(0, widths[2], candidates)
+        own = generator.normal(0, float(np.hypot(widths[1], widths[3])), (candidates, photos))
+        right = middles[:, None] + world.photos + own > 0
+        best = int(np.argmax(right.sum(axis=1)))
+        truth = float(norm.cdf(middles[best] / np.sqrt(total**2 - widths[2] ** 2)))
+        both = best_of_many(right.tolist()), wilson(int(right[best].sum()), photos)
+        found += [[100 * (one.low <= truth <= one.high), 100 * (one.value - truth)] for one in both]
+    return list(np.reshape(found, (times, 4)).mean(axis=0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=1000, help="how many are drawn for each cell")
-    times = parser.parse_args().sweeps
+    parser.add_argument("--expected", action="store_true", help="only what is to be expected of the winner")
+    given = parser.parse_args()
+    if not given.expected:
+        confirmations(given.sweeps)
+    print("| candidates | apart | photos | expected: holds | off | its own accuracy: holds | off |")
+    print("|--:|--:|--:|--:|--:|--:|--:|")
+    for spread, candidates, photos in product((0.0, 0.05), (12, 40), (50, 100, 400)):
+        held, off, plain, plain_off = expected(photos, candidates, spread, given.sweeps)
+        numbers = f"{held:.1f} | {off:+.1f} | {plain:.1f} | {plain_off:+.1f}"
+        print(f"| {candidates} | {100 * spread:g} | {photos} | {numbers} |", flush=True)
+
+
+def confirmations(times: int) -> None:
     print(f"{'':>22} {'':>6} {'coverage':>16} {'for nothing, of 12':>20} {'of 40':>16}")
     print(f"{'widths':>22} {'photos':>6} {'equal   apart':>16} {'plain allowed':>20} {'plain allowed':>16}")
     for widths, photos in product(WIDTHS, (50, 100, 400)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from tests.drawn import draw_some
 from tests.processes import Ran, run
 from vlm_tune import __version__, demo
+from vlm_tune.cli import _typed
 from vlm_tune.evaluation import Evaluation
 
 
@@ -55,6 +58,31 @@ def test_compare_and_report_read_saved_evaluations(tmp_path: Path) -> None:
     assert reported.returncode == 0, reported.stderr
     assert reported.stdout.strip().endswith("both.html")
     assert (tmp_path / "both.html").stat().st_size > 1000
+
+
+def test_the_command_that_a_report_names_writes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "a-secret-key")
+    truth = {str(i): "ab"[i % 2] for i in range(8)}
+    sides = ["base model.parquet", "it's tuned.parquet"]
+    for name in sides:
+        evaluation = Evaluation.from_answers(Path(name).stem, truth=truth, answers=truth, classes=("a", "b"))
+        evaluation.save(tmp_path / name)
+    vlm_tune("report", *sides, "--out", "the page.html", cwd=tmp_path)
+    page, numbers = tmp_path / "the page.html", tmp_path / "the page.json"
+    command = json.loads(numbers.read_text())["provenance"]["command"]
+    assert command == "vlm-tune report 'base model.parquet' 'it'\"'\"'s tuned.parquet' --out 'the page.html'"
+    assert "a-secret-key" not in page.read_text() + numbers.read_text()
+    page.unlink()
+    done = vlm_tune(*shlex.split(command)[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert page.exists()
+
+
+def test_the_command_of_several_processes_begins_with_their_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _typed("run", Path("my recipe.yaml")) == "vlm-tune run 'my recipe.yaml'"
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert _typed("run", "recipe.yaml") == "torchrun --nproc-per-node 4 -m vlm_tune run recipe.yaml"
 
 
 def test_plan_lists_every_gpu_with_a_price(tmp_path: Path) -> None:

@@ -128,6 +128,22 @@ def used_by_a_plot_method(name: str) -> bool:
     )
 
 
+def test_every_public_name_has_an_entry_in_the_reference() -> None:
+    import vlm_tune
+
+    text = "\n".join(
+        path.read_text(encoding="utf-8") for path in [*(DOCS / "reference").glob("*.md"), DOCS / "errors.md"]
+    )
+    entries = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))
+    named = {entry.rpartition(".")[2] for entry in entries}
+    things = {name: getattr(vlm_tune, name) for name in vlm_tune.__all__ if not name.startswith("__")}
+    assert {
+        name
+        for name, thing in things.items()
+        if not inspect.ismodule(thing) and name not in named and thing.__module__ not in entries
+    } == set()
+
+
 def test_commands_and_options_exist() -> None:
     import typer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import vlm_tune as vt
 from tests.drawn import draw_some
-from tests.processes import Child
+from tests.processes import Child, run
 from tests.training.conftest import COLOURS, mixture
 from vlm_tune import demo
 from vlm_tune.errors import RecipeError
@@ -29,6 +30,7 @@ run_dir: runs/damage
 
 
 def write(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(text)
     return path
@@ -56,6 +58,25 @@ def test_a_file_is_read_and_its_paths_are_relative_to_it(tmp_path: Path) -> None
 def test_a_malformed_file_names_the_field(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe.from_file(write(tmp_path, text))
+
+
+def test_a_saved_recipe_is_the_same_recipe_wherever_it_goes(tmp_path: Path) -> None:
+    recipe = Recipe.from_file(write(tmp_path / "here", YAML))
+    kept = recipe.save(recipe.run_dir / "recipe.json")
+    assert Recipe.from_file(kept).model_dump() == _resolved(recipe).model_dump()
+    assert str(tmp_path) not in kept.read_text()
+    elsewhere = recipe.model_copy(update={"data": DataSource(folder=Path("/photos/of cars"))})
+    assert Recipe.from_file(elsewhere.save(tmp_path / "other.json")).data.folder == Path("/photos/of cars")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = Recipe.from_file(tmp_path / "there/runs/damage/recipe.json")
+    assert moved.data.folder is not None
+    assert moved.data.folder.resolve() == tmp_path / "there/photos"
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with the paths that its saved copy has, which go by way of the run's folder."""
+    data = recipe.data.model_copy(update={"folder": recipe.run_dir / "../../photos"})
+    return recipe.model_copy(update={"data": data})
 
 
 def test_data_needs_exactly_one_source(tmp_path: Path) -> None:
@@ -96,6 +117,30 @@ def test_the_whole_recipe_leaves_report_model_and_numbers(small_recipe: Recipe, 
     assert vt.VLM(finished.merged).config.model_type == "qwen3_vl"
 
 
+def test_the_command_of_the_report_does_it_again(small_recipe: Recipe, finished: Result) -> None:
+    command = json.loads((small_recipe.run_dir / "report.json").read_text())["provenance"]["command"]
+    program, *arguments = shlex.split(command, comments=True)
+    assert (program, *arguments) == ("vlm-tune", "run", "recipe.json")
+    assert "# in the folder of this report" in finished.report.read_text()
+    # Nothing of it is done again: the same folder, with the same inputs.
+    before = (small_recipe.run_dir / "merged/model.safetensors").stat().st_mtime_ns
+    done = run("-m", "vlm_tune", *arguments, cwd=finished.report.parent)
+    assert done.status == 0, done.err
+    assert done.out.strip().endswith("report.html")
+    assert (small_recipe.run_dir / "merged/model.safetensors").stat().st_mtime_ns == before
+    # From the command line it is the command line.
+    again = json.loads((small_recipe.run_dir / "report.json").read_text())["provenance"]["command"]
+    assert again == "vlm-tune run recipe.json"
+
+
+def test_the_systems_are_compared_each_with_each(small_recipe: Recipe, finished: Result) -> None:
+    found = json.loads((small_recipe.run_dir / "report.json").read_text())
+    assert found["matrix"]["systems"] == [evaluation.name for evaluation in finished.evaluations]
+    assert len(found["matrix"]["cells"]) == 3
+    page = finished.report.read_text()
+    assert page.index('<p class="answer">') < page.index('id="against"') < page.index('id="matrix"')
+
+
 def test_the_planted_leaks_are_regrouped(small_recipe: Recipe, finished: Result) -> None:
     assert len(finished.leakage.leaked_test_ids) == 2
     moved = set(finished.leakage.leaked_test_ids)
@@ -107,6 +152,19 @@ def test_a_finished_recipe_is_not_done_again(small_recipe: Recipe, finished: Res
     again = small_recipe.run()
     assert {p: p.stat().st_mtime_ns for p in (small_recipe.run_dir / "merged").iterdir()} == before
     assert again.tuned.accuracy == finished.tuned.accuracy
+
+
+@pytest.mark.parametrize("content", ['{"of": "another version"}', '{"cut off'])
+def test_a_result_that_cannot_be_read_back_is_made_anew(
+    small_recipe: Recipe, finished: Result, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    kept = small_recipe.run_dir / "leakage.json"
+    before = kept.read_text()
+    kept.write_text(content)
+    _, leakage = small_recipe.check()
+    assert leakage.leaked_test_ids == finished.leakage.leaked_test_ids
+    assert kept.read_text() == before
+    assert "leakage: done anew, because" in capsys.readouterr().err
 
 
 def test_an_opponent_without_a_key_is_left_out_with_a_line(

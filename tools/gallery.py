@@ -252,7 +252,8 @@ def _costs(run: Run) -> Figure:
 def _learning_curve(run: Run) -> Figure:
     import vlm_tune as vt
 
-    return vt.LearningCurve.load(RECORDS / "curve.json").plot()
+    untuned = run.stages.before.accuracy
+    return vt.LearningCurve.load(RECORDS / "curve.json").plot(against={"untuned": untuned})
 
 
 @picture

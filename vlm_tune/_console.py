@@ -11,13 +11,13 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from vlm_tune import _processes
+from vlm_tune import _html, _processes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
-__all__ = ["Bar", "notice", "progress", "quiet", "show", "stage", "to_html"]
+__all__ = ["Bar", "Shown", "notice", "progress", "quiet", "show", "stage"]
 
 _quiet_depth = 0
 _shown: Progress | None = None
@@ -95,12 +95,12 @@ def _new_bars() -> Progress:
 
     console = _stderr()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         RateColumn(),
         LeftColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=console,
         disable=_silent() or not console.is_terminal,
     )
@@ -115,35 +115,48 @@ def notice(text: str) -> None:
 def stage(title: str) -> None:
     """Draw a titled rule on stderr, unless quiet."""
     if not _silent():
-        _stderr().rule(f"[bold]{title}", align="left")
+        from rich.text import Text
+
+        _stderr().rule(Text(title, style="bold"), align="left")
 
 
-def show(renderable: RenderableType, *, html: str | None = None, wrap: bool = True) -> None:
-    """Show a result: HTML in a notebook where there is some, rich on stdout otherwise.
+class Shown:
+    """A result that shows itself: as tables in a terminal, and as the same tables where a notebook ends a cell in it.
 
-    Without `wrap` long lines stay whole, for what is copied from the terminal.
+    Whoever inherits says by `_rich` what is shown. Words are words, whatever they look like: neither the brackets of
+    rich's markup nor the tags of HTML mean anything in them, since they may come from data.
     """
+
+    def _rich(self) -> RenderableType:
+        raise NotImplementedError(f"{type(self).__name__} does not say what it shows")
+
+    def to_html(self) -> str:
+        """Return what a notebook shows: an HTML fragment in which everything that comes from data is escaped."""
+        return _html.fragment(self._rich())
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def _print(self) -> None:
+        show(self._rich())
+
+    def show(self) -> None:
+        """Show it: as HTML in a notebook, else as tables on stdout."""
+        if not _in_notebook():
+            self._print()
+        elif _processes.is_main():
+            # Only a notebook gets here, and it brings IPython with it.
+            notebook = import_module("IPython.display")
+            notebook.display(notebook.HTML(self.to_html()))
+
+
+def show(renderable: RenderableType, *, wrap: bool = True) -> None:
+    """Print a result on stdout; without `wrap` long lines stay whole, for what is copied from the terminal."""
     if not _processes.is_main():
         return
-    if html is not None and _in_notebook():
-        # Only a notebook gets here, and it brings IPython with it.
-        notebook = import_module("IPython.display")
-        notebook.display(notebook.HTML(html))
-        return
     from rich.console import Console
 
-    Console().print(renderable, soft_wrap=not wrap)
-
-
-def to_html(renderable: RenderableType) -> str:
-    """Render something rich as an HTML fragment, for notebooks."""
-    import io
-
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), record=True, width=110, force_jupyter=False)
-    console.print(renderable)
-    return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.3'>{code}</pre>")
+    Console(markup=False, emoji=False).print(renderable, soft_wrap=not wrap)
 
 
 def _silent() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +67,7 @@ def run(recipe: RecipePath) -> None:
     """Run a recipe from photos to report; what is finished is not done again."""
     from vlm_tune.recipe import Recipe
 
-    _finish(Recipe.from_file(recipe).run())
+    _finish(Recipe.from_file(recipe).run(command=_typed("run", recipe)))
 
 
 @app.command()
@@ -142,7 +143,8 @@ def report(
 
     loaded = [Evaluation.load(path) for path in evaluations]
     comparisons = [Comparison(candidate=loaded[-1], reference=other) for other in loaded[:-1]]
-    typer.echo(Report(loaded, sections=comparisons).save(out))
+    command = _typed("report", *evaluations, "--out", out)
+    typer.echo(Report(loaded, sections=comparisons, command=command).save(out))
 
 
 @app.command()
@@ -165,6 +167,13 @@ def _finish(result: object) -> None:
         raise TypeError(f"expected a Result, got {type(result).__name__}")
     result.show()
     _say(result.report)
+
+
+def _typed(*arguments: str | Path) -> str:
+    """Return the command line that says the same, as a shell takes it."""
+    alone = _processes.world_size() == 1
+    launcher = ["torchrun", "--nproc-per-node", str(_processes.local_world_size()), "-m", "vlm_tune"]
+    return shlex.join([*(["vlm-tune"] if alone else launcher), *map(str, arguments)])
 
 
 def _say(path: Path) -> None:

@@ -7,17 +7,19 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
-from vlm_tune import _console
 from vlm_tune.records import Record
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["Checkup", "Finding", "check_up"]
 
 Level = Literal["good", "note", "wrong"]
-_MARKS: dict[Level, str] = {"good": "[green]good", "note": "[yellow]note", "wrong": "[bold red]wrong"}
+_STYLES: dict[Level, str] = {"good": "green", "note": "yellow", "wrong": "bold red"}
 
 KNOWN_BAD = {
     "torch==2.9.*": "images take ten times as long and more: its convolution in three dimensions is slow",
@@ -68,15 +70,15 @@ class Checkup(Record):
         """Whether nothing is wrong; notes do not count."""
         return all(finding.level != "wrong" for finding in self.findings)
 
-    def show(self) -> None:
-        """Show a line for each finding."""
-        from rich.markup import escape
+    def _rich(self) -> RenderableType:
+        """Draw a line for each finding."""
         from rich.table import Table
+        from rich.text import Text
 
         table = Table("", "what", "found", title="vlm-tune: check-up", title_justify="left")
         for one in self.findings:
-            table.add_row(_MARKS[one.level], escape(one.about), escape(one.words))
-        _console.show(table)
+            table.add_row(Text(one.level, style=_STYLES[one.level]), one.about, one.words)
+        return table
 
 
 def check_up(folder: Path | str = ".") -> Checkup:

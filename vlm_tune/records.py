@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,8 +19,12 @@ from pydantic import (
     ValidationError,
 )
 
+from vlm_tune._console import Shown
 from vlm_tune._files import read_json, write_json
 from vlm_tune.errors import ImageError, StorageError, VlmTuneError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["Estimate", "Example", "Money", "Outcome", "Prediction", "Record", "SavedRecord", "Usage"]
 
@@ -30,10 +34,34 @@ Outcome = Literal["answered", "unparseable", "refused", "failed"]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Record(BaseModel):
-    """Base of every record: frozen, and strict about unknown fields."""
+class Record(Shown, BaseModel):
+    """Base of every record: frozen, strict about unknown fields, and shown as a table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def _rich(self) -> RenderableType:
+        """Draw a row for each field; records with a better view of themselves have their own."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("field", "value", title=type(self).__name__, title_justify="left")
+        for name, field in type(self).model_fields.items():
+            if field.repr:
+                table.add_row(Text(name), _cell(getattr(self, name)))
+        return table
+
+
+def _cell(value: Any) -> RenderableType:
+    """Draw a field's value: in words where it has some, else as Python writes it, cut where it is long."""
+    from rich.pretty import pretty_repr
+    from rich.text import Text
+
+    if value is None:
+        return Text("-")
+    worded = isinstance(value, BaseModel) and type(value).__str__ is not BaseModel.__str__
+    if worded or isinstance(value, str | int | float | Path):
+        return Text(str(value))
+    return Text(pretty_repr(value, max_length=10, max_string=200))
 
 
 class SavedRecord(Record):
@@ -180,6 +208,11 @@ class Estimate(Record):
     method: str
     """How the interval was made, and its level."""
 
+    def _rich(self) -> RenderableType:
+        from rich.text import Text
+
+        return Text(f"{self}, {self.method}")
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
 
@@ -199,6 +232,11 @@ class Money(Record):
     """The amount in US dollars."""
     basis: str
     """What was multiplied with what, and the price's source and date."""
+
+    def _rich(self) -> RenderableType:
+        from rich.text import Text
+
+        return Text(f"{self} ({self.basis})")
 
     def __str__(self) -> str:
         return f"${self.usd:.2f}" if self.usd >= 0.1 or self.usd == 0 else f"${self.usd:.4f}"

@@ -50,19 +50,40 @@ def test_the_published_head_to_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "verdict", "words"),
+    ("counts", "verdict", "sentence"),
     [
-        ((20, 2, 70, 6), "better", "ahead of Gemini"),
-        ((2, 20, 70, 6), "worse", "behind Gemini"),
-        ((5, 5, 1900, 90), "equivalent", "level with Gemini"),
-        ((3, 3, 80, 12), "not_established", "no number is enough"),
-        ((100, 0, 0, 0), "better", "p < 0.001"),
+        (
+            (20, 2, 70, 6),
+            "better",
+            "tuned is 18.4 points ahead of Gemini, 95 % interval [+10.1, +27.8], exact McNemar p < 0.001: better.",
+        ),
+        (
+            (2, 20, 70, 6),
+            "worse",
+            "tuned is 18.4 points behind Gemini, 95 % interval [-27.8, -10.1], exact McNemar p < 0.001: worse.",
+        ),
+        (
+            (5, 5, 1900, 90),
+            "equivalent",
+            "tuned is level with Gemini, 95 % interval [-0.4, +0.4], exact McNemar p = 1.000: equivalent. The interval "
+            "lies within 3 points.",
+        ),
+        (
+            (3, 3, 80, 12),
+            "not_established",
+            "tuned is level with Gemini, 95 % interval [-6.0, +6.0], exact McNemar p = 1.000: not established. At this "
+            "rate of disagreement no number is enough for 80 % power.",
+        ),
+        (
+            (100, 0, 0, 0),
+            "better",
+            "tuned is 100.0 points ahead of Gemini, 95 % interval [+92.6, +100.0], exact McNemar p < 0.001: better.",
+        ),
     ],
 )
-def test_verdicts(counts: tuple[int, int, int, int], verdict: str, words: str) -> None:
+def test_verdicts_and_their_sentences(counts: tuple[int, int, int, int], verdict: str, sentence: str) -> None:
     result = compare(*counts)
-    assert result.verdict == verdict
-    assert words in result.sentence
+    assert (result.verdict, result.sentence) == (verdict, sentence)
 
 
 def test_a_significant_difference_is_never_called_equivalent() -> None:
@@ -127,6 +148,9 @@ def test_too_many_missing_establish_nothing() -> None:
     assert result.p_value < 1e-9
     assert result.verdict == "not_established"
     assert "Only 90 of 100 examples were answered by both." in result.sentence
+    (delta,) = result.class_deltas
+    assert delta.adjusted_p < 1e-9
+    assert delta.verdict == "not_established"
 
 
 def test_what_does_not_fit_is_refused_with_the_first_ids() -> None:

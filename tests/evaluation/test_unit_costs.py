@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.evaluation.priced import DAY, RENT
-from vlm_tune.cost import cost_of, price_of
+from vlm_tune.cost import Price, cost_of, price_of
 from vlm_tune.data import Dataset
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation import CostModel, Evaluation, Evaluator
 from vlm_tune.records import Example, Prediction, Usage
+from vlm_tune.statistics import positive_mean
 from vlm_tune.task import Task
 from vlm_tune.testing import ScriptedPredictor
 
@@ -57,10 +58,11 @@ def test_an_api_image_costs_its_mean_with_an_interval(twice: bool) -> None:
     cost = CostModel.of_api(evaluated(twice=twice))
     expected = np.array([(1180 * 0.5 + (5 + 100 * (n % 4)) * 3) / 1e6 for n in range(40)])
     assert cost.usd == pytest.approx(expected.mean())
-    assert cost.high - cost.usd == pytest.approx(2.0227 * expected.std(ddof=1) / np.sqrt(40), rel=1e-3)
+    interval = positive_mean(expected)
+    assert (cost.low, cost.high) == pytest.approx((interval.low, interval.high))
     assert cost.n == 40
     assert "$0.5 and $3 per million tokens in and out (ai.google.dev/gemini-api/docs/pricing, quoted by" in cost.basis
-    assert "read 2026-07-04); Student's 95 % interval of the mean of 40 images" in cost.basis
+    assert "read 2026-07-04); mean of 40 images, Student t with two guards 95% on the log scale" in cost.basis
 
 
 def test_the_same_tokens_can_be_priced_anew() -> None:
@@ -92,8 +94,22 @@ def test_batch_mode_takes_the_discount_off_a_known_price() -> None:
         CostModel.of_api(evaluated(tokens=False), price="gemini-3-flash-preview", on=DAY)
 
 
+def test_what_is_free_costs_nothing() -> None:
+    free = Price(
+        model="ours",
+        input_usd_per_million=0,
+        output_usd_per_million=0,
+        source="our own server",
+        checked_on=DAY,
+        valid_from=DAY,
+    )
+    cost = CostModel.of_api(evaluated(), price=free, on=DAY)
+    assert (cost.low, cost.usd, cost.high) == (0, 0, 0)
+    assert "nothing was paid, so there is no interval" in cost.basis
+
+
 def test_a_price_that_is_not_ours_is_not_named() -> None:
-    assert "at the price when it was asked; Student" in CostModel.of_api(evaluated(name="my gateway")).basis
+    assert "at the price when it was asked; mean of 40" in CostModel.of_api(evaluated(name="my gateway")).basis
 
 
 @pytest.mark.parametrize(("priced", "tokens"), [(False, True), (False, False)])
@@ -117,6 +133,18 @@ def test_a_gpu_image_costs_its_seconds_at_the_stated_utilisation() -> None:
         CostModel.of_gpu(evaluated(), gpu=RENT, utilisation=0.5)
     with pytest.raises(EvaluationError, match="known are A100 at Lambda, "):
         CostModel.of_gpu(evaluated(latency_s=0.1), gpu="T4", utilisation=0.5, on=DAY)
+
+
+def test_the_images_of_a_batch_count_as_one() -> None:
+    every, batches = evaluated(latency_s=0.1), np.repeat([0.1, 0.12, 0.09, 0.11, 0.3], [10, 10, 10, 8, 2])
+    place = every.table.schema.get_field_index("latency_s")
+    table = every.table.set_column(place, "latency_s", [batches])
+    cost = CostModel.of_gpu(Evaluation("batches", TASK.classes, table), gpu=RENT, utilisation=0.5, on=DAY)
+    # What was left over for the last batch is in one stretch with the batch before it.
+    seconds = positive_mean(batches, groups=np.repeat([0, 1, 2, 3], 10))
+    assert cost.usd == pytest.approx(seconds.value * 0.002)
+    assert (cost.low, cost.high) == pytest.approx((seconds.low * 0.002, seconds.high * 0.002))
+    assert "mean of 4 stretches of the run, Student t" in cost.basis
 
 
 def test_images_of_one_batch_share_their_time_and_so_have_no_interval() -> None:

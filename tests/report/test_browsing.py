@@ -260,6 +260,29 @@ class TestInABrowser:
         browser.run(f"{head}.querySelector('button').click()")
         assert browser.run(order) == ["seer", "oracle"]
 
+    @pytest.mark.usefixtures("report")
+    def test_on_a_phone_the_scoreboard_is_sorted_by_keyboard_too(self, browser: Chromium) -> None:
+        browser.resize(390, 844)
+        order = "[...document.querySelectorAll('.scoreboard tbody th')].map(one => one.textContent)"
+        buttons = "[...document.querySelectorAll('.scoreboard .sort')]"
+        shown = f"{buttons}.map(one => one.getBoundingClientRect()).map(box => [box.width, box.height, box.right])"
+        sizes = browser.run(shown)
+        assert len(sizes) == 5
+        assert all(width > 44 and height > 28 and right <= 390 for width, height, right in sizes)
+        browser.run(f"{buttons}[1].focus()")
+        browser.press("Enter")
+        assert browser.run(order) == ["oracle", "seer"]
+        assert browser.run("document.activeElement.parentElement.ariaSort") == "descending"
+        browser.press("Enter")
+        assert browser.run(order) == ["seer", "oracle"]
+        # Drawn as cards it is still a table, with heads and rows, to those who hear it.
+        nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+        roles = [node["role"]["value"] for node in nodes]
+        names = [node["name"]["value"] for node in nodes if node["role"]["value"] == "columnheader"]
+        assert "Accuracy, %" in names
+        assert roles.count("rowheader") >= 2
+        browser.resize(1440, 1200)
+
     def test_thumbnails_beside_the_page_are_shown_and_nothing_else_is_asked_for(
         self, browser: Chromium, seen: Pair, tmp_path: Path
     ) -> None:

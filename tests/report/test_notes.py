@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vlm_tune.evaluation import Comparison, Evaluation
+from vlm_tune.evaluation import Comparison, ComparisonMatrix, Evaluation
 from vlm_tune.report import Report
 from vlm_tune.report.notes import notes
+from vlm_tune.report.words import p_value
 
 CLASSES = ["crack", "dent"]
 TRUTH = {f"{n}.jpg": CLASSES[n % 2] for n in range(200)}
@@ -52,6 +53,20 @@ def test_the_candidates_of_comparisons_are_what_is_put_forward() -> None:
     assert notes([PROBE, base, tuned, rival], [better]) == []
     assert [note.code for note in notes([PROBE, base, tuned, rival], [])] == ["N001"]
     assert notes([base, tuned, rival], []) == []
+
+
+def test_what_all_pairs_together_do_not_establish_is_told() -> None:
+    systems = [evaluated(name, right) for name, right in (("a", 100), ("b", 101), ("c", 102), ("tuned", 108))]
+    by_itself = Comparison(candidate=systems[3], reference=systems[1])
+    assert (by_itself.wins, by_itself.losses, by_itself.verdict) == (7, 0, "better")
+    [note] = notes(systems, [by_itself], ComparisonMatrix(systems))
+    assert str(note) == (
+        "N002 not-sure-among-all-pairs: that tuned is better than b (exact McNemar p = 0.016) is not established among "
+        f"all 6 pairs of systems (Holm, {p_value(ComparisonMatrix(systems).cell('tuned', 'b').adjusted_p)})."
+    )
+    sure = Comparison(candidate=systems[3], reference=evaluated("d", 60))
+    assert notes(systems, [sure], ComparisonMatrix(systems)) == []
+    assert notes(systems, [sure], ComparisonMatrix([systems[3], sure.reference])) == []
 
 
 def test_baselines_and_what_cannot_be_compared_get_no_note() -> None:

@@ -65,9 +65,33 @@ def test_a_matrix_shows_every_pair_from_both_sides(damage: Three, tmp_path: Path
     matrix = ComparisonMatrix(damage)
     page, data = saved(Report(damage, sections=[matrix]), tmp_path, read)
     assert matrix.sentence in page.words
-    assert "-34.7, p < 0.001: worse" in page.words
-    assert "+34.7, p < 0.001: better" in page.words
+    assert "-34.7 worse, p < 0.001" in page.words
+    assert "+34.7 better, p < 0.001" in page.words
     assert data["matrix"] == json.loads(json.dumps(matrix.to_dict()))
+
+
+def test_three_systems_are_compared_each_with_each_unasked(damage: Three, tmp_path: Path, read: Read) -> None:
+    _, rival, tuned = damage
+    verdict = Comparison(candidate=tuned, reference=rival)
+    report = Report(damage, sections=[verdict])
+    page, data = saved(report, tmp_path, read)
+    assert data["matrix"] == json.loads(json.dumps(ComparisonMatrix(damage).to_dict()))
+    order = [page.words.index(words) for words in (report.answer, verdict.sentence, ComparisonMatrix(damage).sentence)]
+    assert order == sorted(order)
+    # One that was given, with a margin of its own, takes the place of ours.
+    given = ComparisonMatrix((tuned, rival), margin=0.1)
+    assert Report(damage, sections=[given]).matrix is given
+    page, data = saved(Report(damage, sections=[given]), tmp_path, read)
+    assert data["matrix"]["margin"] == 0.1
+    assert page.words.count("Cochran's Q") == saved(Report(damage), tmp_path, read)[0].words.count("Cochran's Q")
+
+
+def test_there_is_no_matrix_where_systems_cannot_be_compared(damage: Three) -> None:
+    base, rival, tuned = damage
+    other = Evaluation.from_answers("other", truth={"1": "dent"}, answers={"1": "dent"}, classes=("crack", "dent"))
+    assert Report([base, rival]).matrix is None
+    assert Report([base, rival, other]).matrix is None
+    assert Report([base, tuned, tuned]).matrix is None
 
 
 def test_calibration_stands_beside_what_is_perfect(sure: Sure, tmp_path: Path, read: Read) -> None:

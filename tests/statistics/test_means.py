@@ -23,6 +23,13 @@ def test_it_is_students_interval_of_the_values_and_two_guards() -> None:
     assert found.n == 40
 
 
+def test_of_a_handful_it_is_students_interval() -> None:
+    values = np.random.default_rng(4).normal(0.3, 1, 5)
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = mean(values)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+
+
 def test_many_values_need_no_guards() -> None:
     values = np.random.default_rng(1).normal(0, 1, 50_000)
     theirs = stats.ttest_1samp(values, 0).confidence_interval(0.99)
@@ -45,6 +52,20 @@ def test_positive_means_keep_positive_and_follow_the_unit() -> None:
     assert 0 < found.low < found.value < found.high
     assert (thousand.low, thousand.high) == pytest.approx((1000 * found.low, 1000 * found.high))
     assert math.log(found.high / found.value) == pytest.approx(math.log(found.value / found.low))
+
+
+def test_on_the_logarithmic_scale_it_is_the_same_half_over_the_mean() -> None:
+    values = np.random.default_rng(5).lognormal(0, 0.7, 40)
+    plain, found = mean(values, level=0.9), positive_mean(values, level=0.9)
+    assert found.value == plain.value
+    assert math.log(found.high / found.value) == pytest.approx((plain.high - plain.value) / plain.value)
+
+
+def test_a_score_has_students_interval_with_one_worst_score() -> None:
+    theirs = stats.ttest_1samp([0.02] * 200 + [2.0], 0).confidence_interval(0.95)
+    found = mean_score([0.02] * 200, worst=2.0)
+    # Distances are taken to the mean of what there was, and not to that with the worst score.
+    assert found.high - found.value == pytest.approx((theirs.high - theirs.low) / 2, rel=0.01)
 
 
 def test_a_score_without_a_mistake_may_still_hide_some() -> None:

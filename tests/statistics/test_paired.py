@@ -37,6 +37,13 @@ def test_the_published_head_to_head() -> None:
     assert 310 <= needed <= 325
 
 
+def test_the_published_example_of_21_children() -> None:
+    """Fagerland, Lydersen and Laake (2013, 2014), on airways before and after a transplantation: 1 against 7 of 21."""
+    assert round(mcnemar_exact(1, 7), 4) == 0.0703
+    assert round(mcnemar_mid_p(1, 7), 4) == 0.0391
+    assert tango(1, 7, 21).points() == "-28.6 points [-51.7, -2.6]"
+
+
 def test_nothing_is_known_without_observations() -> None:
     assert (tango(0, 0, 0).low, tango(0, 0, 0).high) == (-1, 1)
     assert mcnemar_exact(0, 0) == mcnemar_mid_p(0, 0) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, t
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from vlm_tune.statistics import mean_of_proportions, wilson
 
@@ -63,6 +63,14 @@ def test_the_mean_of_proportions_contains_itself(counts: list[tuple[int, int]]) 
 
 def test_the_mean_of_one_proportion_is_that_proportion() -> None:
     assert mean_of_proportions([wilson(9, 10)]).low == pytest.approx(wilson(9, 10).low)
+
+
+def test_the_mean_of_two_is_half_of_newcombes_difference() -> None:
+    """A + B is A - (1 - B) and one more; of halves no limit leans, so that Student's factor alone is added."""
+    mean = mean_of_proportions([wilson(25, 50), wilson(20, 40)])
+    low, high = confint_proportions_2indep(25, 50, 20, 40, method="newcomb", compare="diff")
+    factor = t.ppf(0.975, 88) / norm.ppf(0.975)
+    assert (mean.low, mean.high) == pytest.approx((0.5 + factor * low / 2, 0.5 + factor * high / 2), abs=1e-6)
 
 
 def test_a_mean_is_no_surer_on_one_side_than_half_its_length() -> None:

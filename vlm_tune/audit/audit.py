@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.audit.evidence import Photos, Trained, copies_of, weigh
 from vlm_tune.audit.keeping import load_audit, save_audit
 from vlm_tune.audit.photos import audited, embedded
@@ -21,6 +21,7 @@ from vlm_tune.errors import EvaluationError
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from vlm_tune.data import Dataset
     from vlm_tune.embedding import Embedder, EmbeddingFunction
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LabelAudit"]
 
 
-class LabelAudit:
+class LabelAudit(Shown):
     """Ranks photos by how likely their label is wrong; immutable.
 
     Evidence is what the systems answered and how sure they were, what copies of a photo are called and, with `data`,
@@ -230,12 +231,11 @@ class LabelAudit:
         """
         return Rescored.of(self, rulings)
 
-    def show(self) -> None:
-        """Show the first suspects, and what speaks against their labels."""
+    def _rich(self) -> RenderableType:
+        """Draw the first suspects, and what speaks against their labels."""
         from vlm_tune.audit.display import audit_display
 
-        shown = audit_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return audit_display(self)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each photo, the most suspicious first: label, suggestion, suspicion, every answer."""

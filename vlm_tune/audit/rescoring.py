@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.audit.rulings import Rulings
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation import Comparison, Evaluation
@@ -18,6 +18,7 @@ from vlm_tune.evaluation.sides import load_sides, save_sides
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from vlm_tune.audit.audit import LabelAudit
 
@@ -51,7 +52,7 @@ class Change:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Rescored:
+class Rescored(Shown):
     """What rulings change; made by `LabelAudit.rescore`.
 
     Whoever nominated the suspects gains by them: the photos that everybody gets wrong under the same wrong label, and
@@ -99,12 +100,11 @@ class Rescored:
         changed = [one.sentence for one in self.changes if one.changed]
         return " ".join([self.rulings.sentence, *(changed or (["No verdict changes."] if self.changes else []))])
 
-    def show(self) -> None:
-        """Show every system's accuracy and every verdict, before and after."""
+    def _rich(self) -> RenderableType:
+        """Draw every system's accuracy and every verdict, before and after."""
         from vlm_tune.audit.display import rescored_display
 
-        shown = rescored_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return rescored_display(self)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each system: accuracy with its interval before and after."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from pydantic import NonNegativeInt
 
-from vlm_tune import _console
 from vlm_tune.errors import DataError, StorageError, UnknownLabelError
 from vlm_tune.records import Estimate, Record, SavedRecord
 from vlm_tune.statistics import wilson
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
 
     from vlm_tune.audit.audit import LabelAudit
 
@@ -120,12 +120,11 @@ class Rulings(SavedRecord):
             )
         return " ".join(said)
 
-    def show(self) -> None:
-        """Show how many labels were ruled wrong, and the sentence."""
+    def _rich(self) -> RenderableType:
+        """Draw how many labels were ruled wrong, and the sentence."""
         from vlm_tune.audit.display import rulings_display
 
-        shown = rulings_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return rulings_display(self)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each ruling; `control` says which photos nobody had doubted."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from vlm_tune._console import show, to_html
 from vlm_tune.data.splitting import SPLITS, SplitName
 from vlm_tune.data.strata import strata, strata_of
 from vlm_tune.errors import SplitError
@@ -16,7 +15,7 @@ from vlm_tune.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
+    from rich.console import RenderableType
 
     from vlm_tune.data.dataset import Dataset
 
@@ -70,11 +69,6 @@ class Balance(Record):
         ]
         return max(found, key=lambda deviation: abs(deviation.points))
 
-    def show(self) -> None:
-        """Show the shares, the largest deviation and the groups."""
-        group = self._rich()
-        show(group, html=to_html(group))
-
     def frame(self) -> pd.DataFrame:
         """Return a row for each class with its share in each split, 0 to 1."""
         import pandas as pd
@@ -82,7 +76,7 @@ class Balance(Record):
         rows = {label: {split: self.share(label, split) for split in self.sizes} for label in self.counts}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")
 
-    def _rich(self) -> Group:
+    def _rich(self) -> RenderableType:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text

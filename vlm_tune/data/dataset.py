@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vlm_tune._console import show, to_html
+from vlm_tune._console import Shown
 from vlm_tune.data import splitting
 from vlm_tune.data.balance import Balance, measure
 from vlm_tune.data.checks import check, require_ids, with_class
@@ -23,11 +23,12 @@ from vlm_tune.task import Task
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
+    from rich.console import RenderableType
 
 __all__ = ["Dataset"]
 
 
-class Dataset(Readers):
+class Dataset(Shown, Readers):
     """Labelled photos of one task, each in at most one split; every change gives a new dataset.
 
     Args:
@@ -230,10 +231,9 @@ class Dataset(Readers):
 
         return export(self)
 
-    def show(self) -> None:
-        """Show how many examples each class has in each split; a photo with two classes counts for both."""
-        table = as_table(self)
-        show(table, html=to_html(table))
+    def _rich(self) -> RenderableType:
+        """Draw how many examples each class has in each split; a photo with two classes counts for both."""
+        return as_table(self)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each example: `id`, `label`, `split`, `group` and `image` (a path or None).

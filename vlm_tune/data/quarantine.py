@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import NonNegativeInt
 
 from vlm_tune import images
-from vlm_tune._console import progress, show, to_html
+from vlm_tune._console import progress
 from vlm_tune.errors import ImageError
 from vlm_tune.records import Example, Record, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
     from rich.table import Table
 
 __all__ = ["Quarantine", "Quarantined", "inspect"]
@@ -66,12 +67,11 @@ class Quarantine(SavedRecord):
         """Their ids: what `Dataset.without` takes."""
         return tuple(photo.example_id for photo in self.photos)
 
-    def show(self) -> None:
-        """Show the photos and why they do not decode."""
+    def _rich(self) -> RenderableType:
+        """Draw the photos and why they do not decode."""
         from rich.text import Text
 
-        found = self._table() if self.photos else Text(f"All {self.num_examples} photos decode.")
-        show(found, html=to_html(found))
+        return self._table() if self.photos else Text(f"All {self.num_examples} photos decode.")
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each photo: `example_id` and `reason`."""

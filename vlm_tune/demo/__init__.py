@@ -6,6 +6,7 @@ on real photos; they show that every stage works, on a CPU, with no key and no n
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,8 @@ def run_demo(*, seed: int = 0, out: Path | str = "runs/demo", quick: bool = Fals
     # Tensors this small gain nothing from threads, and wait for them when other programs want the cores.
     torch.set_num_threads(1)
     try:
-        return recipe(seed=seed, out=out, quick=quick).run()
+        options = ["--seed", str(seed), "--out", str(out), *(["--quick"] if quick else [])]
+        command = shlex.join(["vlm-tune", "demo", *options])
+        return recipe(seed=seed, out=out, quick=quick).run(command=command)
     finally:
         torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.cost import Cost
 from vlm_tune.evaluation.comparing import ratios, wording
 from vlm_tune.evaluation.comparing.counts import Verdict, decide
@@ -21,6 +21,7 @@ from vlm_tune.statistics import sample_size_for_power
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 __all__ = ["Comparison", "Tag", "Verdict"]
 
@@ -28,7 +29,7 @@ _POWER = 0.8
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Comparison(Paired):
+class Comparison(Shown, Paired):
     """The candidate against the reference on the examples that both answered; immutable.
 
     The primary test is the exact McNemar test. When it does not reject, the two are `equivalent` if the
@@ -154,12 +155,11 @@ class Comparison(Paired):
         frame: pd.DataFrame = self.table.to_pandas()
         return frame
 
-    def show(self) -> None:
-        """Show the verdict and the four counts."""
+    def _rich(self) -> RenderableType:
+        """Draw the verdict and the four counts."""
         from vlm_tune.evaluation.comparing.display import comparison_display
 
-        shown = comparison_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return comparison_display(self)
 
     def plot(self) -> Figure:
         """Draw the four counts as one bar."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
-from vlm_tune import _console
 from vlm_tune.cost import Cost, GpuPrice, Price, Prices, gpu_cost
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.cost_words import month_sentence
@@ -20,6 +19,7 @@ from vlm_tune.records import Money, SavedRecord
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from vlm_tune.evaluation.evaluation import Evaluation
 
@@ -73,7 +73,7 @@ class CostModel(SavedRecord):
             on: The day the price is to hold on, today unless told otherwise.
 
         Returns:
-            The mean over the images asked with Student's 95 % interval.
+            The mean over the images asked with the 95 % interval of `statistics.positive_mean`.
 
         Raises:
             EvaluationError: No price or no discount is known, or no tokens were counted.
@@ -101,8 +101,8 @@ class CostModel(SavedRecord):
             on: The day of the rent, today unless told otherwise.
 
         Returns:
-            The mean with Student's 95 % interval over 20 stretches of the run, since the images of one batch share
-            their time.
+            The mean, with the 95 % interval of `statistics.positive_mean` over 20 stretches of the run, since the
+            images of one batch share their time.
 
         Raises:
             EvaluationError: No price is known, nothing was timed, or the utilisation is no share.
@@ -259,12 +259,11 @@ class CostModel(SavedRecord):
                     rows.append({"images": images, "way": way, "system": cost.system, **ends, "gpus": gpus})
         return pd.DataFrame(rows)
 
-    def show(self) -> None:
-        """Show a month's bill by number of images, where its figures come from, and where the tuned model pays."""
+    def _rich(self) -> RenderableType:
+        """Draw a month's bill by number of images, where its figures come from, and where the tuned model pays."""
         from vlm_tune.evaluation.cost_display import shown
 
-        group = shown(self)
-        _console.show(group, html=_console.to_html(group))
+        return shown(self)
 
     def plot(self) -> Figure:
         """Draw a month's bill by number of images, with bands and break-evens."""

@@ -16,11 +16,10 @@ __all__ = ["evaluation_display"]
 def evaluation_display(evaluation: Evaluation) -> Group:
     """Return the accuracy, how well each class is found, and below it what else a reader must know."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{escape(evaluation.name)}: {evaluation.measure} {evaluation.headline}"
+    title = f"{evaluation.name}: {evaluation.measure} {evaluation.headline}"
     table = Table(title=title, title_justify="left")
     table.add_column("class")
     if evaluation.multi_label:
@@ -36,7 +35,7 @@ def evaluation_display(evaluation: Evaluation) -> Group:
             cells = [_short(one) for one in (scores.precision, scores.recall, scores.f1)]
         else:
             cells = [f"{scores.recall.value:.1%}", f"[{scores.recall.low:.1%}, {scores.recall.high:.1%}]"]
-        table.add_row(escape(label), *(cells if n else "-" * len(cells)), str(n), style="dim" if n < 10 else "")
+        table.add_row(label, *(cells if n else "-" * len(cells)), str(n), style="dim" if n < 10 else "")
     lines = [f"micro F1 {evaluation.micro_f1}; macro F1 {evaluation.macro_f1}"] if evaluation.multi_label else []
     return Group(table, *map(Text, lines), Text("; ".join(_remarks(evaluation)), style="dim"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.evaluation.columns import load_table, prediction_of, save_table, table_of
 from vlm_tune.evaluation.elsewhere import Named, given_rows
 from vlm_tune.evaluation.measured import Measured
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 __all__ = ["Evaluation"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation(Measured):
+class Evaluation(Shown, Measured):
     """One predictor's answers on one set of examples; immutable.
 
     An answer that is no class and a refusal count as wrong. A failure is missing: it is left out of every
@@ -155,12 +156,11 @@ class Evaluation(Measured):
         frame["right"] = right.mask(frame["outcome"] == "failed")
         return frame
 
-    def show(self) -> None:
-        """Show the accuracy, how well each class is found, and what is missing."""
+    def _rich(self) -> RenderableType:
+        """Draw the accuracy, how well each class is found, and what is missing."""
         from vlm_tune.evaluation.display import evaluation_display
 
-        shown = evaluation_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return evaluation_display(self)
 
     def plot(self) -> Figure:
         """Draw truths against answers; where several classes may apply, how well each is found."""

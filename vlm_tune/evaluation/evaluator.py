@@ -92,7 +92,7 @@ class Evaluator:
             if in_parts and path is None:
                 own = stack.enter_context(tempfile.TemporaryDirectory(prefix="vlm-tune-"))
                 path = Path(_processes.same(own), "answers.jsonl")
-            bar = stack.enter_context(progress(_plain(f"Evaluate {predictor.name}"), total=len(self.dataset)))
+            bar = stack.enter_context(progress(f"Evaluate {predictor.name}", total=len(self.dataset)))
             run = _Run(self, self._with_state(predictor), bar, backend)
             run.contents, places = _processes.by_one(run.open)(path, stack)
             if in_parts and path is not None:
@@ -280,9 +280,3 @@ def _content(example: Example) -> bytes:
     # The example would remember its hash, and a million of them add up.
     known = example.__dict__.get("content_hash")
     return bytes.fromhex(known) if known else hashlib.sha256(example.read()).digest()
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from vlm_tune import _console, _processes
+from vlm_tune import _processes
 from vlm_tune.data import Dataset
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.comparison import Comparison, Verdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import RenderableType
 
 __all__ = ["ExportReport", "Variant", "compare_exports"]
 
@@ -85,11 +85,6 @@ class ExportReport(SavedRecord):
     packages: dict[str, str]
     """Versions of the packages that did it."""
 
-    def show(self) -> None:
-        """Print a row for each model."""
-        shown = self._table()
-        _console.show(shown, html=_console.to_html(shown))
-
     def frame(self) -> pd.DataFrame:
         """Return a row for each model; of an estimate its value, with the interval in `_low` and `_high`."""
         import pandas as pd
@@ -126,15 +121,14 @@ class ExportReport(SavedRecord):
         shown = [self.variants[at] for at in sorted({0, place})]
         return write_export_card(model.folder, measured=self._markdown(shown))
 
-    def _table(self) -> Table:
-        from rich.markup import escape
+    def _rich(self) -> RenderableType:
         from rich.table import Table
 
-        table = Table("", title=escape(self._title), title_justify="left")
+        table = Table("", title=self._title, title_justify="left")
         for variant in self.variants:
-            table.add_column(escape(variant.name), justify="right")
+            table.add_column(variant.name, justify="right")
         for measure, *cells in _rows(self.variants):
-            table.add_row(measure, *map(escape, cells))
+            table.add_row(measure, *cells)
         return table
 
     def _markdown(self, shown: Sequence[Variant]) -> str:

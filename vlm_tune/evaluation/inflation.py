@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from vlm_tune import _console
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.evaluation import Evaluation
 from vlm_tune.evaluation.pairing import pair
@@ -16,6 +15,7 @@ from vlm_tune.statistics import tango, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
     from rich.table import Table
 
 __all__ = ["Gap", "Inflation", "leakage_inflation"]
@@ -68,13 +68,12 @@ class Inflation(Record):
         verdict = "" if established else ", which is not established"
         return f"{on}; {beside}. Leakage is worth {self.inflation.points()} there{verdict}."
 
-    def show(self) -> None:
-        """Show both models on leaked and clean photos, and the sentence."""
+    def _rich(self) -> RenderableType:
+        """Draw both models on leaked and clean photos, and the sentence."""
         from rich.console import Group
         from rich.text import Text
 
-        shown = Group(self._table(), Text(self.sentence))
-        _console.show(shown, html=_console.to_html(shown))
+        return Group(self._table(), Text(self.sentence))
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each model: accuracy on leaked and clean photos, and the difference."""

@@ -31,9 +31,13 @@ def pair(candidate: Evaluation, reference: Evaluation) -> pa.Table:
         raise EvaluationError(f"{names} were asked different things; only {several.name} may name several classes")
     for mine, other in ((candidate, reference), (reference, candidate)):
         if only := sorted(set(mine.classes) - set(other.classes)):
-            raise EvaluationError(f"{names} answered from other classes; only {mine.name} has {_some(only)}")
+            raise EvaluationError(
+                f"{names} answered from other classes; only {mine.name} has {_some(only)}: evaluate both with one task"
+            )
         if only := sorted(set(mine.example_ids) - set(other.example_ids)):
-            raise EvaluationError(f"{names} have other examples; only {mine.name} has {_some(only)}")
+            raise EvaluationError(
+                f"{names} have other examples; only {mine.name} has {_some(only)}: evaluate both on one dataset"
+            )
     if candidate.multi_label and candidate.classes != reference.classes:
         raise EvaluationError(f"{names} list the same classes in another order; evaluate both with one task")
     left, right = candidate.table, reference.table

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.data import Dataset
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.evaluation import Evaluation
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
-    from rich.console import Group
+    from rich.console import RenderableType
 
 __all__ = ["Difference", "ServingParity", "serving_parity"]
 
@@ -50,7 +50,7 @@ class Difference(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ServingParity:
+class ServingParity(Shown):
     """The same examples answered by a local model and by the model as it is served; immutable.
 
     Args:
@@ -78,7 +78,9 @@ class ServingParity:
 
     def __post_init__(self) -> None:
         if not self.agreement.n:
-            raise EvaluationError(f"{self.local.name} and {self.served.name} have no answered example in common")
+            raise EvaluationError(
+                f"{self.local.name} and {self.served.name} have no answered example in common; run both again"
+            )
 
     def __repr__(self) -> str:
         return f"ServingParity({self.served.name!r} beside {self.local.name!r}: {self.agreement})"
@@ -191,12 +193,7 @@ class ServingParity:
         frame: pd.DataFrame = self.table.to_pandas()
         return frame
 
-    def show(self) -> None:
-        """Show the sentence and the examples that differ."""
-        shown = self._display()
-        _console.show(shown, html=_console.to_html(shown))
-
-    def _display(self) -> Group:
+    def _rich(self) -> RenderableType:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text

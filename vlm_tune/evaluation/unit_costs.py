@@ -22,6 +22,8 @@ from vlm_tune.cost import (
     prices,
 )
 from vlm_tune.errors import EvaluationError
+from vlm_tune.records import Estimate
+from vlm_tune.statistics import positive_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GpuImageCost", "api_cost", "gpu_image_cost"]
 
-_BLOCKS = 20
-"""Stretches of the run whose means are compared; answers of one batch share its time, so they are not independent."""
+_STRETCHES = 20
+"""Parts of a run, of whole batches, whose means are compared: answers of one batch, and of neighbours, are alike."""
 
 
 class GpuImageCost(Cost):
@@ -72,7 +74,9 @@ def api_cost(
             )
         basis = f"measured tokens of {name}, at {_price_then(evaluation, spent, each)}"
     warned = _told(None if rate is None else price_warning(rate, rate.model, on=day))
-    return Cost(**_mean(each), n=len(each), basis=f"{basis}; {_method(each)}", system=name, warnings=warned)
+    found, method = _mean(each)
+    ends = {"usd": found.value, "low": found.low, "high": found.high}
+    return Cost(**ends, n=len(each), basis=f"{basis}; {method}", system=name, warnings=warned)
 
 
 def _rate(price: str | Price | None, name: str, *, batch: bool, own: Prices, on: date) -> Price | None:
@@ -127,32 +131,41 @@ def gpu_image_cost(
     rent = rent_of(gpu, provider=provider, own=own, on=on)
     seconds = _column(_asked(evaluation.table, "latency_s"), "latency_s")
     if not len(seconds) or not np.nanmean(seconds):
-        raise EvaluationError(f"{evaluation.name}: no times were measured, so there is no throughput")
+        raise EvaluationError(f"{evaluation.name}: no times were measured; Evaluator.run takes them")
     usd_per_second = rent.usd_per_hour / 3600 / utilisation
-    # The images of one batch are given the same time, and times that never differ say nothing about their spread.
-    blocks = np.array([part.mean() for part in np.array_split(seconds, min(_BLOCKS, len(np.unique(seconds))))])
-    usd, found = float(seconds.mean()) * usd_per_second, _mean(blocks)
-    # The stretches may differ in length by one, so that their mean is not quite the mean of all.
-    low, high = min(usd, found["low"] * usd_per_second), max(usd, found["high"] * usd_per_second)
+    found, method = _mean(seconds, _stretches(seconds))
     basis = (
-        f"measured {1 / seconds.mean():.3g} images/s of {evaluation.name} ({len(seconds):,} images) x "
+        f"measured {1 / found.value:.3g} images/s of {evaluation.name} ({len(seconds):,} images) x "
         f"${rent.usd_per_hour:g}/h for one {rent.gpu} ({rent.provider}: {rent.provenance}), busy "
-        f"{100 * utilisation:.3g} % of the rented time; {_method(blocks, 'stretches of the run')}. On another card "
-        "than it was measured on, the speed differs"
+        f"{100 * utilisation:.3g} % of the rented time; {method}. On another card than it was measured on, the speed "
+        "differs"
     )
     return GpuImageCost(
-        usd=usd,
-        low=low,
-        high=high,
+        usd=found.value * usd_per_second,
+        low=found.low * usd_per_second,
+        high=found.high * usd_per_second,
         n=len(seconds),
         basis=basis,
-        seconds_per_image=float(seconds.mean()),
+        seconds_per_image=found.value,
         usd_per_hour=rent.usd_per_hour,
         utilisation=utilisation,
         gpu=f"{rent.gpu} at {rent.provider}",
         system=evaluation.name,
         warnings=_told(price_warning(rent, rent.gpu, on=on or _today())),
     )
+
+
+def _stretches(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return which stretch of the run each image is in; those of one batch have the same time and stay together.
+
+    A batch is in the stretch of its middle image, so that stretches are of about one length.
+    """
+    _, first, batch, sizes = np.unique(seconds, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first)
+    middle = np.cumsum(sizes[order]) - sizes[order] / 2
+    stretch = np.empty(len(order), np.int64)
+    stretch[order] = middle * min(_STRETCHES, len(order)) / len(seconds)
+    return stretch[batch]
 
 
 def rent_of(gpu: str | GpuPrice, *, provider: str | None = None, own: Prices = (), on: date | None = None) -> GpuPrice:
@@ -203,17 +216,12 @@ def _priced(table: pa.Table, price: Price) -> NDArray[np.float64]:
     return np.asarray((prompt + (answer + thought) * price.output_usd_per_million) / 1e6)
 
 
-def _mean(values: NDArray[np.float64]) -> dict[str, float]:
-    """Return the mean with Student's 95 % interval, cut off at zero."""
-    from scipy.stats import t
-
-    mean, half = float(values.mean()), 0.0
-    if len(values) > 1:
-        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return {"usd": mean, "low": max(0.0, mean - half), "high": mean + half}
-
-
-def _method(values: NDArray[np.float64], what: str = "images") -> str:
-    if len(values) < 2:
-        return f"one of the {what} only, so there is no interval"
-    return f"Student's 95 % interval of the mean of {len(values)} {what}"
+def _mean(values: NDArray[np.float64], stretches: NDArray[np.int64] | None = None) -> tuple[Estimate, str]:
+    """Return the mean with its 95 % interval, and in words how that was made."""
+    value, number = float(values.mean()), len(values) if stretches is None else len(np.unique(stretches))
+    what = "images" if stretches is None else "stretches of the run"
+    if number > 1 and value:
+        found = positive_mean(values, groups=stretches)
+        return found, f"mean of {number} {what}, {found.method}"
+    why = f"one of the {what} only" if number < 2 else "nothing was paid"
+    return Estimate(value=value, low=value, high=value, n=number, method=""), f"{why}, so there is no interval"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from vlm_tune import _console, _processes
+from vlm_tune import _processes
 from vlm_tune.errors import EvaluationError, ForecastError, TrainingError
 from vlm_tune.experiments import forecast as forecasts
 from vlm_tune.experiments.display import curve_display, curve_figure, curve_frame
@@ -24,6 +24,7 @@ from vlm_tune.records import Estimate
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from vlm_tune.data import Dataset
     from vlm_tune.experiments.backends import Backend
@@ -225,10 +226,9 @@ class LearningCurve(MeasuredCurve):
         """Return a row for each point: size, seed, test accuracy with interval, training accuracy, gap, cost, time."""
         return curve_frame(self)
 
-    def show(self) -> None:
-        """Show the sizes, what grows how fast, what more images would bring or why that cannot be told."""
-        shown = curve_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+    def _rich(self) -> RenderableType:
+        """Draw the sizes, what grows how fast, what more images would bring or why that cannot be told."""
+        return curve_display(self)
 
     def plot(self, *, against: Mapping[str, Estimate] | None = None, until: int | None = None) -> Figure:
         """Draw the points with their Wilson intervals, the band up to four times the largest size, and chance.

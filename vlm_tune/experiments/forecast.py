@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vlm_tune import _console
 from vlm_tune.errors import ForecastError
 from vlm_tune.experiments.families import FamilyFit
 from vlm_tune.experiments.resampling import Measured, Resampled
@@ -17,6 +16,7 @@ from vlm_tune.records import Estimate, Record
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+    from rich.console import RenderableType
 
     from vlm_tune.experiments.points import CurvePoint
 
@@ -64,12 +64,11 @@ class Forecast(Record):
         rows = [{**fit.model_dump(), "accuracy": 1 - fit.error(self.n)} for fit in self.fits]
         return pd.DataFrame(rows).set_index("family")
 
-    def show(self) -> None:
-        """Show the forecast and what speaks against it."""
+    def _rich(self) -> RenderableType:
+        """Draw the forecast and what speaks against it."""
         from rich.text import Text
 
-        shown = Text("\n".join([self.sentence, *self.remarks]))
-        _console.show(shown, html=_console.to_html(shown))
+        return Text("\n".join([self.sentence, *self.remarks]))
 
 
 class ImagesNeeded(Record):
@@ -112,12 +111,11 @@ class ImagesNeeded(Record):
             f"band {self.at_limit.percent()} lies around it. Measure a larger size, or with more test images."
         )
 
-    def show(self) -> None:
-        """Show the answer and what speaks against it."""
+    def _rich(self) -> RenderableType:
+        """Draw the answer and what speaks against it."""
         from rich.text import Text
 
-        shown = Text("\n".join([self.sentence, *self.remarks]))
-        _console.show(shown, html=_console.to_html(shown))
+        return Text("\n".join([self.sentence, *self.remarks]))
 
 
 class MarginalValue(Record):
@@ -141,12 +139,11 @@ class MarginalValue(Record):
         dollar = _points(self.per_dollar, 1)
         return f"{words}, and a dollar is worth {dollar} (one more image costs ${self.usd_per_image:.3g})."
 
-    def show(self) -> None:
-        """Show the sentence."""
+    def _rich(self) -> RenderableType:
+        """Draw the sentence."""
         from rich.text import Text
 
-        shown = Text(self.sentence)
-        _console.show(shown, html=_console.to_html(shown))
+        return Text(self.sentence)
 
 
 def limit_of(measured: Measured) -> int:

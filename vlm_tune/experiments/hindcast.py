@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from vlm_tune import _console
+from typing import TYPE_CHECKING
+
 from vlm_tune.experiments.forecast import Forecast
 from vlm_tune.records import Estimate, Record
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["Hindcast"]
 
@@ -37,9 +41,8 @@ class Hindcast(Record):
             f"{self.measured.percent()}, {verdict} the band."
         )
 
-    def show(self) -> None:
-        """Show the sentence and what speaks against the forecast."""
+    def _rich(self) -> RenderableType:
+        """Draw the sentence and what speaks against the forecast."""
         from rich.text import Text
 
-        shown = Text("\n".join([self.sentence, *self.forecast.remarks]))
-        _console.show(shown, html=_console.to_html(shown))
+        return Text("\n".join([self.sentence, *self.forecast.remarks]))

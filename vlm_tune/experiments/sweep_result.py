@@ -21,6 +21,7 @@ from vlm_tune.records import Estimate, SavedRecord
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from vlm_tune.data import Dataset
     from vlm_tune.experiments.backends import Backend
@@ -85,7 +86,10 @@ class SweepResult(SavedRecord):
     def expected(self) -> Estimate:
         """Accuracy to expect of the best trial's adapter on other photos: its own is the largest of several.
 
-        See `vlm_tune.experiments.luck.best_of_many`.
+        Allowed for is that the photos held out chose the trial among those that were finished. With `keep="best"` they
+        have chosen each trial's epoch as well, which is not allowed for: the value is then too high, the more so the
+        more epochs and the fewer photos there are. `confirm` with photos of its own knows neither choice. See
+        `vlm_tune.experiments.luck.best_of_many`.
 
         Raises:
             TrainingError: No trial was finished.
@@ -106,9 +110,9 @@ class SweepResult(SavedRecord):
             f"{accuracy.n} photos held out."
         ]
         if len(self.finished) > 1:
-            parts.append(
-                f"The best of several is best partly by luck: expect {self.expected.percent()} on other photos."
-            )
+            less = ", or less, as those held out chose the epoch of each trial too" if self._chose_epochs else ""
+            expected = self.expected.percent()
+            parts.append(f"The best of several is best partly by luck: expect {expected} on other photos{less}.")
         if best.is_start:
             parts.append("It is the starting configuration.")
         elif self.confirmation is None:
@@ -116,6 +120,10 @@ class SweepResult(SavedRecord):
         else:
             parts.append(self.confirmation.sentence)
         return " ".join(parts)
+
+    @property
+    def _chose_epochs(self) -> bool:
+        return self.start.config.keep == "best"
 
     def confirm(
         self,
@@ -204,12 +212,11 @@ class SweepResult(SavedRecord):
             )
         return pd.DataFrame(rows)
 
-    def show(self) -> None:
-        """Show the trials, the best first, and what is established."""
+    def _rich(self) -> RenderableType:
+        """Draw the trials, the best first, and what is established."""
         from vlm_tune.experiments.sweep_display import sweep_display
 
-        shown = sweep_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return sweep_display(self)
 
     def plot(self) -> Figure:
         """Draw every trial as a line through its values to its accuracy."""

@@ -14,20 +14,24 @@ __all__ = ["weights_of_evidence"]
 
 
 def weights_of_evidence(
-    rows: Sequence[tuple[str, Mapping[str, float]]], *, title: str = "What speaks for and against each label"
+    rows: Sequence[tuple[str, Mapping[str, float]]],
+    *,
+    title: str = "What speaks for and against each label",
+    known: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw a bar for each label in doubt: evidence against it to the right, for it to the left, the first on top.
 
     Args:
         rows: A name for each label, and the weight of each source's evidence in nats, positive against the label.
         title: Heading of the figure.
+        known: Colours that sources have elsewhere; the others get what is left.
 
     Examples:
         >>> figure = weights_of_evidence([("7.jpg: dent, or crack?", {"tuned": 3.1, "the label": -2.9})])
     """
     figure, axes = new_figure(9.0, 1.3 + 0.34 * max(1, len(rows)), title)
     sources = list(dict.fromkeys(source for _, weights in rows for source in weights))
-    colour_of = colours(sources)
+    colour_of = colours(sources, known=known)
     for place, (_, weights) in enumerate(rows):
         ends = {True: 0.0, False: 0.0}
         for source, weight in weights.items():

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["difference_matrix", "power_curve"]
 
-_SHADES = ("#d55e00", "#ffffff", "#0072b2")
+_BEHIND, _AHEAD = "#d55e00", "#0072b2"
 _FULL = 0.4
 """Difference that has the full colour."""
+_MOST_OPAQUE = 0.55
+"""So much of a colour hides what is below, so that words stay legible on it, on light paper and on dark."""
 
 
 def difference_matrix(
@@ -36,21 +38,23 @@ def difference_matrix(
         >>> figure = difference_matrix(["tuned", "base"], values=[[0, 0.3], [-0.3, 0]],
         ...     established=[[False, True], [True, False]])
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
     side = min(12.0, 1.6 + 0.95 * len(names))
     figure, axes = new_figure(side + 2.4, side, title)
-    colours = LinearSegmentedColormap.from_list("difference", _SHADES)
-    axes.imshow(values, cmap=colours, vmin=-_FULL, vmax=_FULL, aspect="auto", alpha=0.55)
     for row in range(len(names)):
         for column in range(len(names)):
             sure = established[row][column]
+            shade = _MOST_OPAQUE * min(1.0, abs(values[row][column]) / _FULL)
+            colour = _AHEAD if values[row][column] > 0 else _BEHIND
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=shade, lw=0))
             text = "" if row == column else f"{100 * values[row][column]:+.1f}"
             weight = "bold" if sure else "normal"
             axes.text(column, row, text, ha="center", va="center", fontsize=10, color=INK, fontweight=weight)
             if sure:
                 axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=INK, lw=1.4))
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     short = [plain(name, 22) for name in names]
     axes.set_xticks(range(len(names)), short, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), short)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,14 +50,21 @@ def palette(name: str) -> str:
     return COLOURS[zlib.crc32(name.encode()) % len(COLOURS)]
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each of several predictors: its own one, or the next that is free.
+def colours(names: Iterable[str], *, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a colour for each of several predictors: the known one, its own one, or the next that is free.
+
+    Args:
+        names: The predictors.
+        known: Colours that some have already.
 
     Examples:
         >>> len(set(colours(["majority", "base", "tuned"]).values()))
         3
+        >>> colours(["base", "tuned"], known={"tuned": "#56b4e9"})["tuned"]
+        '#56b4e9'
     """
-    chosen: dict[str, str] = {}
+    names = list(names)
+    chosen = {name: colour for name, colour in (known or {}).items() if name in names}
     for name in names:
         first = COLOURS.index(palette(name))
         turns = (COLOURS[(first + step) % len(COLOURS)] for step in range(len(COLOURS)))

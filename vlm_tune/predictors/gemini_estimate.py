@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from vlm_tune import _console, images
+from vlm_tune import images
 from vlm_tune.cost import cost_of
 from vlm_tune.errors import ImageError
 from vlm_tune.predictors.gemini_options import GeminiOptions
@@ -23,7 +23,7 @@ from vlm_tune.records import Example, Money, Record, Usage
 from vlm_tune.task import Task
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from vlm_tune.predictors.gemini import Gemini
 
@@ -58,13 +58,7 @@ class CallEstimate(Record):
         cost = "no known price" if self.cost is None else f"about {self.cost}"
         return f"{self.model}: {self.num_calls:,} calls, {self.usage.input_tokens:,} tokens in, {cost}, {time}"
 
-    def show(self) -> None:
-        """Show calls, tokens, dollars and minutes, and what they rest on."""
-        table = self._table()
-        _console.show(table, html=_console.to_html(table))
-
-    def _table(self) -> Table:
-        from rich.markup import escape
+    def _rich(self) -> RenderableType:
         from rich.table import Table
 
         usage = self.usage
@@ -80,10 +74,10 @@ class CallEstimate(Record):
         }
         if self.num_unreadable:
             rows["unreadable photos"] = f"{self.num_unreadable:,}, not asked about"
-        table = Table(title=f"{escape(self.model)}: before the first call", title_justify="left", show_header=False)
+        table = Table(title=f"{self.model}: before the first call", title_justify="left", show_header=False)
         for name, value in rows.items():
-            table.add_row(name, escape(value))
-        table.caption = escape("\n".join(self.assumptions))
+            table.add_row(name, value)
+        table.caption = "\n".join(self.assumptions)
         table.caption_justify = "left"
         return table
 

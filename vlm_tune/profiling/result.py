@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeInt
 
-from vlm_tune._console import show, to_html
 from vlm_tune.data import Dataset, Quarantined
 from vlm_tune.errors import DataError
 from vlm_tune.profiling.records import CopyGroup, ImageTokens, Measured, Quantiles, Sample
@@ -17,6 +16,7 @@ from vlm_tune.records import SavedRecord
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 __all__ = ["ALL", "NUM_SAMPLES", "SAMPLE_SIZE", "Profile"]
 
@@ -74,12 +74,11 @@ class Profile(SavedRecord):
         """Copies whose labels differ: at least one of them is wrong."""
         return tuple(group for group in self.copies or () if group.is_conflict)
 
-    def show(self) -> None:
-        """Show the counts, the sizes, the tags and the files that do not decode."""
+    def _rich(self) -> RenderableType:
+        """Draw the counts, the sizes, the tags and the files that do not decode."""
         from vlm_tune.profiling.views import table
 
-        renderable = table(self)
-        show(renderable, html=to_html(renderable))
+        return table(self)
 
     def frame(self) -> pd.DataFrame:
         """Return a row for each class and a column for each split, `all` last."""

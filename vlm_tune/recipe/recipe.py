@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from vlm_tune import _files
 from vlm_tune.data import Dataset
 from vlm_tune.errors import RecipeError, VlmTuneError, nearest
 from vlm_tune.leakage import LeakageReport
 from vlm_tune.profiling import Profile
-from vlm_tune.recipe.stages import Result, Stages
+from vlm_tune.recipe.stages import KEPT, Result, Stages
 from vlm_tune.records import Record
 from vlm_tune.task import Task
 from vlm_tune.training import Adapter, LoRATrainer, TrainConfig
@@ -97,20 +100,22 @@ class Recipe(Record):
 
     @classmethod
     def from_file(cls, path: Path | str) -> Recipe:
-        """Read a recipe from a YAML file; relative paths in it are relative to the file.
+        """Read a recipe from a file of YAML or JSON; relative paths in it are relative to the file.
 
         Raises:
-            RecipeError: The file is missing, is no YAML or has a field that is wrong; the error names it.
+            RecipeError: The file is missing, is not valid or has a field that is wrong; the error names it.
         """
         import yaml
 
         source = Path(path)
         try:
-            content = yaml.safe_load(source.read_text(encoding="utf-8"))
+            text = source.read_text(encoding="utf-8")
+            content = json.loads(text) if source.suffix == ".json" else yaml.safe_load(text)
         except FileNotFoundError as error:
             raise RecipeError(f"{source} does not exist") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{source} is not valid YAML: {error}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            kind = "JSON" if source.suffix == ".json" else "YAML"
+            raise RecipeError(f"{source} is not valid {kind}: {error}") from error
         if not isinstance(content, dict):
             raise RecipeError(f"{source} should hold the fields {', '.join(cls.model_fields)}")
         try:
@@ -120,6 +125,22 @@ class Recipe(Record):
         except VlmTuneError as error:
             raise RecipeError(f"{source}: {error}") from error
         return recipe._anchored(source.parent)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the recipe as JSON that `from_file` reads back, with paths relative to the file.
+
+        Raises:
+            StorageError: The file cannot be written; nothing half-written is left.
+        """
+        target = Path(path)
+        content = self.model_dump(mode="json")
+        content["run_dir"] = _from(target.parent, self.run_dir)
+        for name in ("folder", "table"):
+            if (source := getattr(self.data, name)) is not None:
+                content["data"][name] = _from(target.parent, source)
+        if Path(self.model).is_dir():
+            content["model"] = _from(target.parent, self.model)
+        return _files.write_json(target, content)
 
     def _anchored(self, root: Path) -> Recipe:
         data = self.data.model_copy(
@@ -132,13 +153,19 @@ class Recipe(Record):
         model = str(root / self.model) if (root / self.model).is_dir() else self.model
         return self.model_copy(update={"data": data, "model": model, "run_dir": root / self.run_dir})
 
-    def run(self) -> Result:
+    def run(self, *, command: str | None = None) -> Result:
         """Do everything that is not done yet and write the report.
+
+        The recipe itself is written to `recipe.json` beside the report, so that it can be run again.
+
+        Args:
+            command: What was run, which the report shows as the way to do it again; by default `vlm-tune run` with
+                that `recipe.json`.
 
         Raises:
             VlmTuneError: A stage failed; what was done before it is kept.
         """
-        return Stages(self).result()
+        return Stages(self).result(command=command or _AGAIN)
 
     def check(self) -> tuple[Profile, LeakageReport]:
         """Look at the data and find the leaks."""
@@ -156,6 +183,16 @@ class Recipe(Record):
     def dataset(self) -> Dataset:
         """Return the dataset after the leaks are resolved."""
         return Stages(self).clean
+
+
+_AGAIN = f"vlm-tune run {KEPT}  # in the folder of this report"
+
+
+def _from(folder: Path, path: Path | str) -> str:
+    """Return a path as seen from a folder; what has nothing above it in common with the folder stays where it is."""
+    there, here = Path(path).resolve(), folder.resolve()
+    near = there.parts[:2] == here.parts[:2]
+    return os.path.relpath(there, here) if near else str(there)
 
 
 def _explain(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vlm_tune import _console, _files, _processes
 from vlm_tune.data import Dataset
-from vlm_tune.errors import PredictorError
+from vlm_tune.errors import PredictorError, StorageError
 from vlm_tune.evaluation import Comparison, Evaluation, Evaluator
 from vlm_tune.leakage import LeakageChecker, LeakageReport
 from vlm_tune.predictors import Baseline, Gemini
@@ -23,9 +23,14 @@ from vlm_tune.training import Adapter, LoRATrainer, MergeReport, OverfitReport
 from vlm_tune.vlm import VLM
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from vlm_tune.recipe.recipe import Recipe
 
-__all__ = ["Result", "Stages"]
+__all__ = ["KEPT", "Result", "Stages"]
+
+KEPT = "recipe.json"
+"""Where a run keeps what it is a run of."""
 
 
 class _Keepable(Protocol):
@@ -36,7 +41,7 @@ _T = TypeVar("_T", bound=_Keepable)
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(_console.Shown):
     """What a finished recipe hands over."""
 
     evaluations: tuple[Evaluation, ...]
@@ -55,9 +60,8 @@ class Result:
         """The merged model's evaluation."""
         return self.evaluations[-1]
 
-    def show(self) -> None:
-        """Print the scoreboard and the verdicts."""
-        Report(self.evaluations, sections=self.comparisons).show()
+    def _rich(self) -> RenderableType:
+        return Report(self.evaluations, sections=self.comparisons)._rich()
 
 
 class Stages:
@@ -190,15 +194,16 @@ class Stages:
         _console.stage("Evaluate the tuned model")
         return _told(self.evaluator.run(merged))
 
-    def result(self) -> Result:
-        """Do everything that is left and write the report."""
+    def result(self, *, command: str) -> Result:
+        """Do everything that is left and write the report, which says by which command it is done again."""
+        _processes.by_one(self.recipe.save)(self.dir / KEPT)
         evaluations = (self.floor, self.before, *self.opponents, self.after)
         comparisons = tuple(Comparison(candidate=self.after, reference=e) for e in evaluations[1:-1])
         _console.stage("Report")
         merge = MergeReport.load(self.dir / "merged")
         parts = (self.profile, self.leakage, *comparisons, self.overfit, self.adapter, merge)
         sections = [part for part in parts if part is not None]
-        report = Report(evaluations, sections=sections, title=self.recipe.title)
+        report = Report(evaluations, sections=sections, title=self.recipe.title, command=command)
         for evaluation in evaluations:
             _processes.by_one(evaluation.save)(self.dir / "evaluations" / f"{_slug(evaluation.name)}.parquet")
         return Result(
@@ -214,9 +219,14 @@ class Stages:
         path = self.dir / f"{name}.json"
         key_path = self.dir / "stages" / f"{name}.json"
         key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-        if _processes.same(path.exists() and key_path.exists() and _files.read_json(key_path) == key):
-            _console.notice(f"{name}: done before, read from {path}")
-            return load(path)
+        try:
+            if _processes.same(path.exists() and key_path.exists() and _files.read_json(key_path) == key):
+                found = load(path)
+                _console.notice(f"{name}: done before, read from {path}")
+                return found
+        except StorageError as error:
+            # Written by another version, or spoilt; what it was made from is still there.
+            _console.notice(f"{name}: done anew, because {error}")
         made = make()
         _processes.by_one(made.save)(path)
         _processes.by_one(_files.write_json)(key_path, key)

@@ -36,6 +36,8 @@ def _(audit: LabelAudit, context: Context) -> Section:
         left_out = len(audit.suspects) - len(suspects)
         note = f"{count(left_out)} more are in the audit." if left_out else ""
         drawn = [(f"{one.example_id}: {one.label}, or {one.suggestion}?", one.evidence) for one in suspects]
+        known_colours = {system.name: context.colours[system.number] for system in context.systems}
+        figure = weights_of_evidence(drawn[:_MOST_DRAWN], known=known_colours)
         label = "Weights of the evidence for and against the labels in doubt"
         known = [
             (f"{one.label}, or {one.suggestion}?", context.photos.get(one.example_id, audit.images.get(one.example_id)))
@@ -44,7 +46,7 @@ def _(audit: LabelAudit, context: Context) -> Section:
         blocks += [
             Gallery([(words, photo) for words, photo in known if photo is not None]),
             Table("The most suspicious labels", columns, rows, note=note),
-            Chart(inline_svg(weights_of_evidence(drawn[:_MOST_DRAWN]), prefix=anchor, label=label)),
+            Chart(inline_svg(figure, prefix=anchor, label=label)),
         ]
     data = {
         "num_photos": len(audit.ranking),

@@ -74,6 +74,8 @@ class Quote(Block):
     kind = "quote"
     caption: str
     text: str
+    code: bool = False
+    """Whether a machine reads it."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Facts(Block):
 
     kind = "facts"
     items: Sequence[tuple[str, str]]
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ class Cell:
 
     text: str
     faint: bool = False
+    below: str = ""
+    """A second line, smaller."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,11 @@ class Confusions(Block):
     kind = "confusions"
     classes: Sequence[str]
     matrices: Sequence[Confusion]
+
+    @property
+    def silent(self) -> bool:
+        """Whether any answer named no class, so that there is a column for it."""
+        return any(row[-1] for matrix in self.matrices for row in matrix.rows)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ def measured_beside(comparison: Comparison) -> Iterator[tuple[str, str]]:
         independent = comparison.n / comparison.counts.design_effect
         yield "Photos that belong together", f"they say as much as {count(round(independent))} independent ones"
     if (brier := comparison.brier_difference) is not None:
-        yield "Brier score, below 0 is better", f"{brier.value:+.3f} [{brier.low:+.3f}, {brier.high:+.3f}]"
+        yield (
+            "Brier score, below 0 is better",
+            f"{brier.value:+.3f} [{brier.low:+.3f}, {brier.high:+.3f}] (n = {count(brier.n)})",
+        )
     if (speed := comparison.speed_ratio) is not None:
-        yield "One answer", f"{_times(speed)} times as fast"
+        yield "One answer", f"{_times(speed)} times as fast (n = {count(speed.n)})"
     if (cost := _cost_ratio(comparison)) is not None:
-        yield "One photo", f"{_times(cost)} times as dear"
+        yield "One photo", f"{_times(cost)} times as dear (n = {count(cost.n)})"
     if (noise := comparison.noise) is not None:
         yield f"Two runs of {noise.name}", f"another answer on {noise.flipped.percent()}"
         yield "Accuracy, second run less first", noise.difference.points()

@@ -1,9 +1,10 @@
-"""Sections that every report has: the the scoreboard and where systems err."""
+"""Sections that every report has: the scoreboard and where systems err."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Literal, cast
 
 from vlm_tune.evaluation import CostModel, Evaluation
@@ -42,7 +43,7 @@ def scoreboard(context: Context, results: Iterable[object] = ()) -> Section:
             that cost.
     """
     trained = dict(trainings(context, results))
-    scores = [_score(context.systems[at], one) for at, one in enumerate(context.evaluations)]
+    scores = _without_empty([_score(context.systems[at], one) for at, one in enumerate(context.evaluations)])
     if trained:
         none = Figure("Training", "–")
         scores = [replace(one, columns=[*one.columns, trained.get(one.system.number, none)]) for one in scores]
@@ -67,12 +68,21 @@ def _score(system: System, one: Evaluation) -> Score:
     columns = [
         Figure("Coverage", f"{count(answered)} of {count(one.num_examples)}", one.coverage),
         Figure("Time", duration(one.wall_s), one.wall_s),
-        Figure("Photos/s", "–" if speed is None else f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}", speed),
+        Figure("Photos/s", "–" if speed is None else count(round(speed)) if speed >= 10 else f"{speed:.2g}", speed),
         Figure("Cost", money(cost), cost),
-        Figure("per 1,000", money(each), each),
+        Figure("Cost per 1,000", money(each), each),
     ]
     estimate = one.accuracy if one.coverage >= one.min_coverage else None
     return Score(system, estimate, one.accuracy_bounds, columns)
+
+
+def _without_empty(scores: Sequence[Score]) -> list[Score]:
+    """Leave out the columns in which no system has a figure."""
+    told = [
+        any(figure.value is not None for figure in column)
+        for column in zip(*(one.columns for one in scores), strict=True)
+    ]
+    return [replace(one, columns=list(compress(one.columns, told))) for one in scores]
 
 
 def trainings(context: Context, results: Iterable[object]) -> Iterator[tuple[int, Figure]]:
@@ -125,14 +135,16 @@ def _by_class(context: Context, measure: Literal["recall", "f1"]) -> Table:
     classes = list(dict.fromkeys(label for one in context.evaluations for label in one.classes))
     scores = [one.class_scores() for one in context.evaluations]
     found = [{label: cast(Estimate, getattr(of[label], measure)) for label in of} for of in scores]
-    note = f"Grey: fewer than {_FEW} photos, too few to rank systems on."
+    note = ""
     if len(classes) > _MOST_CLASSES_IN_A_TABLE:
-        note = f"{_MOST_CLASSES_IN_A_TABLE} of {count(len(classes))} classes, the most different first. {note}"
+        note = f"{_MOST_CLASSES_IN_A_TABLE} of {count(len(classes))} classes, the most different first."
         classes = sorted(classes, key=lambda label: -_spread(label, found))[:_MOST_CLASSES_IN_A_TABLE]
     rows: list[list[str | Cell]] = []
     for label in classes:
         n = max((of[label].recall.n for of in scores if label in of), default=0)
         rows.append([f"{label} (n = {count(n)})", *(_share(of.get(label), few=n < _FEW) for of in found)])
+    if any(isinstance(cell, Cell) and cell.faint for row in rows for cell in row):
+        note = f"{note} Grey: fewer than {_FEW} photos, too few to rank systems on.".strip()
     columns: list[str | System] = ["Class", *context.scoreboard]
     sortable = len(rows) > 2
     if measure == "f1":

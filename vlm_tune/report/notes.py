@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlm_tune.evaluation import Comparison, Evaluation
+from vlm_tune.evaluation import Comparison, ComparisonMatrix, Evaluation
 from vlm_tune.report.words import count, p_value
 
 __all__ = ["Note", "notes"]
@@ -29,18 +29,24 @@ class Note:
         return f"{self.code} {self.name}: {self.text}"
 
 
-def notes(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> list[Note]:
+def notes(
+    evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison], matrix: ComparisonMatrix | None = None
+) -> list[Note]:
     """Return the notes that a report's evaluations give rise to.
 
     `N001 linear-probe-not-beaten`: a system that the report puts forward, the candidate of a comparison or else the
     last of the scoreboard, is not better than a linear probe on the same photos.
+
+    `N002 not-sure-among-all-pairs`: two systems differ when they are looked at by themselves, which is no longer
+    established once the tests of all pairs are corrected for.
     """
     probes = [one for one in evaluations if one.name.startswith(_PROBE)]
     candidates = [one.candidate for one in comparisons] or list(evaluations[-1:])
     tried = {one.name: one for one in candidates if not one.name.startswith(_BASELINES)}
     pairs = ((candidate, probe) for candidate in tried.values() for probe in probes)
     found = (_not_beaten(candidate, probe) for candidate, probe in pairs if _comparable(candidate, probe))
-    return [note for note in found if note is not None]
+    unsure = (_not_sure(comparison, matrix) for comparison in comparisons) if matrix else ()
+    return [note for note in (*found, *unsure) if note is not None]
 
 
 def _comparable(candidate: Evaluation, probe: Evaluation) -> bool:
@@ -67,3 +73,17 @@ def _not_beaten(candidate: Evaluation, probe: Evaluation) -> Note | None:
         "one frozen embedding and a linear layer."
     )
     return Note("N001", "linear-probe-not-beaten", text)
+
+
+def _not_sure(comparison: Comparison, matrix: ComparisonMatrix) -> Note | None:
+    names = (comparison.candidate.name, comparison.reference.name)
+    if comparison.verdict not in ("better", "worse") or not set(names) <= set(matrix.names):
+        return None
+    cell = matrix.cell(*names)
+    if cell.verdict == comparison.verdict:
+        return None
+    text = (
+        f"that {names[0]} is {comparison.verdict} than {names[1]} (exact McNemar {p_value(comparison.p_value)}) is not "
+        f"established among all {count(len(matrix.cells))} pairs of systems (Holm, {p_value(cell.adjusted_p)})."
+    )
+    return Note("N002", "not-sure-among-all-pairs", text)

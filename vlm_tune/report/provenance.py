@@ -8,8 +8,8 @@ from datetime import date
 from vlm_tune import versions
 from vlm_tune.cost import price_of
 from vlm_tune.evaluation import CostModel
-from vlm_tune.experiments import LearningCurve
-from vlm_tune.report.blocks import Block, Quote, Section, Table
+from vlm_tune.experiments import LearningCurve, SweepResult
+from vlm_tune.report.blocks import Block, Facts, Quote, Section, Table
 from vlm_tune.report.context import Context
 from vlm_tune.training import Adapter
 
@@ -39,7 +39,7 @@ def provenance(context: Context, results: Sequence[object], *, command: str | No
     """
     blocks: list[Block] = [*_questions(context)]
     if command:
-        blocks.insert(0, Quote("To do it again", command))
+        blocks.insert(0, Quote("To do it again", command, code=True))
     seeds, prices = _seeds(results), _prices(context, results, on)
     rows = [
         [
@@ -54,12 +54,12 @@ def provenance(context: Context, results: Sequence[object], *, command: str | No
     columns = ["System", "Fingerprint", "Model version", "Dataset", "Task"]
     blocks.append(Table("What was evaluated on what", columns, rows))
     if seeds:
-        blocks.append(Table("Seeds", ["What", "Seed"], seeds, numeric=True))
+        blocks.append(Table("Seeds", ["What", "Seed"], seeds))
     if prices:
         note = "The costs of this page were counted with the prices of the days they were asked on."
         blocks.append(Table(f"Prices on {on}", ["What", "Price", "Source, and when it was read"], prices, note=note))
-    written = [[name, version] for name, version in {**versions.hardware(), **versions.packages()}.items()]
-    blocks.append(Table("What this report was written with", ["Machine and packages", ""], written))
+    written = {**versions.hardware(), **versions.packages()}
+    blocks.append(Facts(list(written.items()), "What this report was written with"))
     lead = "Equal fingerprints mean equal weights and settings, equal data, the same question."
     data = {"command": command, "seeds": dict(seeds), "prices": [list(row) for row in prices]}
     anchor = context.anchor("provenance")
@@ -71,6 +71,7 @@ def _seeds(results: Sequence[object]) -> list[tuple[str, str]]:
     for curve in (one for one in results if isinstance(one, LearningCurve)):
         seeds = sorted({point.seed for point in curve.points})
         found.append((f"Learning curve {curve.name}".strip(), ", ".join(map(str, seeds))))
+    found += [(f"Search for settings of {one.model}", str(one.seed)) for one in results if isinstance(one, SweepResult)]
     return found
 
 
@@ -85,8 +86,12 @@ def _prices(context: Context, results: Sequence[object], on: date) -> list[tuple
                 rows[model] = (model, each, price.provenance)
     for costs in (one for one in results if isinstance(one, CostModel)):
         rows["api"] = ("An image at the API", str(costs.api), costs.api.basis)
+        if costs.batch is not None:
+            rows["batch"] = ("An image at the API in batch mode", str(costs.batch), costs.batch.basis)
         if costs.tuned is not None:
             rows["gpu"] = ("An image of the tuned model", str(costs.tuned), costs.tuned.basis)
         if costs.training is not None:
             rows["training"] = ("Training, once", str(costs.training), costs.training.basis)
+        if costs.labelling is not None:
+            rows["labelling"] = ("Labelling, once", str(costs.labelling), costs.labelling.basis)
     return list(rows.values())

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_tune import _console, _files, _processes, versions
+from vlm_tune import _files, _processes, versions
+from vlm_tune._console import Shown
 from vlm_tune.errors import EvaluationError
-from vlm_tune.evaluation import Comparison, Evaluation
+from vlm_tune.evaluation import Comparison, ComparisonMatrix, Evaluation
 from vlm_tune.leakage import LeakageReport
 from vlm_tune.report import evaluations as always
 from vlm_tune.report.blocks import Section
@@ -28,7 +29,7 @@ from vlm_tune.report.words import about, count, duration, money, p_value
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import Group
+    from rich.console import RenderableType
     from rich.table import Table
 
 __all__ = ["Report"]
@@ -36,8 +37,10 @@ __all__ = ["Report"]
 SCHEMA_VERSION = 1
 
 
-class Report:
+class Report(Shown):
     """Evaluations on one scoreboard, and whatever else there is to tell about them.
+
+    Three or more systems are compared each with each, in a `ComparisonMatrix`, even when it is not among the sections.
 
     Args:
         evaluations: The systems, in the order of the scoreboard: usually floor, base, rivals, tuned.
@@ -87,6 +90,20 @@ class Report:
         found.sort(key=lambda one: (-one.candidate_accuracy.value, -one.reference_accuracy.value))
         return tuple(found)
 
+    @cached_property
+    def matrix(self) -> ComparisonMatrix | None:
+        """Every system against every other, when there are three or more on the same photos.
+
+        A matrix among the sections comes before the one that is made here.
+        """
+        given = [result for result in self.sections if isinstance(result, ComparisonMatrix)]
+        if given or len(self.evaluations) < 3:
+            return given[0] if given else None
+        try:
+            return ComparisonMatrix(self.evaluations)
+        except EvaluationError:  # other photos, two of one name, or nothing that all answered
+            return None
+
     @property
     def answer(self) -> str:
         """The result in one sentence: the most telling comparison's verdict, or else the best system."""
@@ -118,7 +135,7 @@ class Report:
     @cached_property
     def notes(self) -> tuple[Note, ...]:
         """What the report says on its own account, each under a code: see `report.notes`."""
-        return tuple(notes(self.evaluations, self.comparisons))
+        return tuple(notes(self.evaluations, self.comparisons, self.matrix))
 
     def _leaks(self) -> list[str]:
         leaked = {
@@ -164,6 +181,8 @@ class Report:
     def _sections(self, context: Context, now: datetime) -> list[Section]:
         # Comparisons first: while there is room for photos, disagreements get it.
         others = [result for result in self.sections if not isinstance(result, Comparison)]
+        if self.matrix is not None and self.matrix not in others:
+            others.append(self.matrix)
         sections = [always.scoreboard(context, self.sections)]
         sections += [section(result, context) for result in (*self.comparisons, *others)]
         sections += [always.confusions(context), examples(context, self.sections)]
@@ -222,19 +241,12 @@ class Report:
             command=self.command,
         )
 
-    def show(self) -> None:
-        """Print the scoreboard and the answer."""
-        group = self._display()
-        _console.show(group, html=_console.to_html(group))
-
-    def _repr_html_(self) -> str:
-        return _console.to_html(self._display())
-
-    def _display(self) -> Group:
+    def _rich(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self._table(), Text(self.answer, style="bold"), *map(Text, self.remarks))
+        pairs = [] if self.matrix is None else [self.matrix._rich()]
+        return Group(self._table(), Text(self.answer, style="bold"), *map(Text, self.remarks), *pairs)
 
     def _table(self) -> Table:
         from rich.table import Table

@@ -58,7 +58,7 @@ def _facts(result: SweepResult) -> list[tuple[str, str]]:
         facts += [
             ("Best", f"trial {best.number}: {said(best.values)}"),
             ("Its accuracy where it was chosen", str(best.accuracy.percent() if best.accuracy else "–")),
-            ("To expect of it on other photos", result.expected.percent()),
+            ("To expect of it on other photos", f"{result.expected.percent()}{_or_less(result)}"),
         ]
     if result.confirmation is not None:
         again = result.confirmation
@@ -68,6 +68,11 @@ def _facts(result: SweepResult) -> list[tuple[str, str]]:
             ("Better than the start", {"better": "yes", "worse": "no, worse"}.get(again.verdict, "not established")),
         ]
     return facts
+
+
+def _or_less(result: SweepResult) -> str:
+    # Each trial's epoch was chosen by the same photos, which no resampling of the trials sees.
+    return ", or less" if result.start.config.keep == "best" else ""
 
 
 def _trials(result: SweepResult) -> Table:

@@ -30,8 +30,9 @@ def _(matrix: ComparisonMatrix, context: Context) -> Section:
                 row.append(Cell("·", faint=True))
                 continue
             cell = matrix.cell(name, other)
-            gap = f"{100 * cell.difference.value:+.1f}, {p_value(cell.adjusted_p)}: {WORDS[cell.verdict]}"
-            row.append(Cell(gap, faint=cell.verdict == "not_established"))
+            words = f"{WORDS[cell.verdict]}, {p_value(cell.adjusted_p)}"
+            faint = cell.verdict == "not_established"
+            row.append(Cell(f"{100 * cell.difference.value:+.1f}", faint=faint, below=words))
         rows.append(row)
     columns: list[str | System] = ["Row less column, points", "Accuracy", *systems]
     note = "Exact McNemar tests with Holm's correction, never surer than Cochran's Q. Grey: not established."

@@ -175,15 +175,25 @@ class ServingCheck(SavedRecord):
             raise ModelError(f"{self.model} cannot be served as it is: {'. '.join(errors)}")
         return self
 
-    def show(self) -> None:
-        """Print the findings, what a runtime adapter would lose, and the commands, ready to be copied."""
+    def _rich(self) -> RenderableType:
+        """Draw the findings and what a runtime adapter would lose; the commands come after, ready to be copied."""
         from rich.console import Group
+
+        return Group(*self._tables())
+
+    def _print(self) -> None:
         from rich.text import Text
 
-        tables = Group(*self._tables())
-        _console.show(tables, html=_console.to_html(tables))
-        text = "\n\n".join(f"# {_NAMES[one.engine]}, answers at {one.url}\n{one.shell}" for one in self.commands)
-        _console.show(Text(f"\n{text}"), html=f"<pre>{html.escape(text)}</pre>", wrap=False)
+        super()._print()
+        _console.show(Text(f"\n{self._copyable()}"), wrap=False)
+
+    def to_html(self) -> str:
+        """Return the tables and the commands as an HTML fragment."""
+        return f"{super().to_html()}<pre>{html.escape(self._copyable())}</pre>"
+
+    def _copyable(self) -> str:
+        commands = (f"# {_NAMES[one.engine]}, answers at {one.url}\n{one.shell}" for one in self.commands)
+        return "\n\n".join(commands)
 
     def frame(self) -> pd.DataFrame:
         """Return one row a region and server: what an adapter loaded at run time would lose."""

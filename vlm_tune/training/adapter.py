@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ValidationError
 
-from vlm_tune import _console, _files
+from vlm_tune import _files
+from vlm_tune._console import Shown
 from vlm_tune.errors import AdapterError, StorageError
 from vlm_tune.records import Example, Prediction, Record
 from vlm_tune.task import Task
@@ -26,6 +27,7 @@ from vlm_tune.vlm.sharding import load_fitting
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 
 __all__ = ["CARD_FILE", "Adapter", "AdapterCard", "BaseIdentity"]
@@ -81,7 +83,7 @@ class AdapterCard(Record):
     """Versions of the packages it was made with."""
 
 
-class Adapter:
+class Adapter(Shown):
     """A LoRA adapter on disk and its base model; a `Predictor`.
 
     The base stays as it is: the adapter is put on for its answers and taken off behind them.
@@ -193,8 +195,8 @@ class Adapter:
 
         return merge_adapters([(self, 1.0)], path, probe=probe)
 
-    def show(self) -> None:
-        """Print what was trained, on what and how it went."""
+    def _rich(self) -> RenderableType:
+        """Draw what was trained, on what and how it went."""
         from rich.table import Table
 
         log = self.training
@@ -211,7 +213,7 @@ class Adapter:
         table.add_row("moved", ", ".join(f"{one.region} {100 * one.mean:.2g} %" for one in log.movement))
         foreseen = f" ({log.foreseen_seconds:.1f} s foreseen)" if log.foreseen_seconds else ""
         table.add_row("time", f"{log.seconds:.1f} s{foreseen}, {log.samples_per_second:.1f} examples/s")
-        _console.show(table, html=_console.to_html(table))
+        return table
 
     def frame(self) -> pd.DataFrame:
         """Return one row an optimizer step; see `TrainingLog.frame`."""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from vlm_tune import _console
 from vlm_tune.errors import OverfitError
 from vlm_tune.records import Record, SavedRecord
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 __all__ = ["GateCheck", "OverfitReport"]
 
@@ -73,16 +73,17 @@ class OverfitReport(SavedRecord):
             raise OverfitError(f"{self.num_examples} examples could not be learnt by heart. " + ". ".join(failed))
         return self
 
-    def show(self) -> None:
-        """Print the checks."""
+    def _rich(self) -> RenderableType:
+        """Draw the checks."""
         from rich.table import Table
+        from rich.text import Text
 
         title = f"Overfit gate: {self.num_examples} examples, {self.num_steps} steps, {self.seconds:.0f} s"
         table = Table("check", "result", "found", title=title)
         for check in self.checks:
-            verdict = "[green]passed[/]" if check.passed else "[red]FAILED[/]"
+            verdict = Text("passed", style="green") if check.passed else Text("FAILED", style="red")
             table.add_row(check.name, verdict, check.detail if check.passed else f"{check.detail}; {check.hint}")
-        _console.show(table, html=_console.to_html(table))
+        return table
 
     def frame(self) -> pd.DataFrame:
         """Return one row an optimizer step: step and loss."""

@@ -79,6 +79,7 @@ def test_only_what_all_answered_counts() -> None:
     assert matrix.coverage == pytest.approx(88 / 98)
     # Below 95 % nothing is established.
     assert {cell.verdict for cell in matrix.cells} == {"not_established"}
+    assert "Only 88 of 98 examples were answered by all, which establishes nothing about a pair." in matrix.sentence
 
 
 def test_groups_widen_everything() -> None:

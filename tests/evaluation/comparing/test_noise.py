@@ -26,8 +26,8 @@ def test_flips_are_counted_whether_they_matter_or_not() -> None:
     assert found.difference == tango(1, 2, 97)
     assert found.n_missing == 1
     assert found.sentence == (
-        "Two runs of Gemini gave another answer on 4.1 % [1.6, 10.1] of 97 examples, and their accuracy differed by "
-        "1.0 points."
+        "Two runs of Gemini gave another answer on 4.1 % [1.6, 10.1] of 97 examples, and the second one's accuracy "
+        "less the first one's is -1.0 points [-6.3, +3.8]."
     )
     assert list(found.frame()["n"]) == [97, 97, 97]
 

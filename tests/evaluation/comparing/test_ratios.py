@@ -73,6 +73,16 @@ def test_what_was_not_timed_has_no_ratio() -> None:
         comparison.cost_ratio()
 
 
+def test_what_was_measured_is_shown_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = Comparison(candidate=scored("cheap", cost=0.001, seed=1), reference=scored("dear", cost=0.02, seed=2))
+    comparison.show()
+    shown = " ".join(capsys.readouterr().out.split())
+    brier, cost = comparison.brier_difference, comparison.cost_ratio()
+    assert brier is not None
+    assert f"{brier.value:+.3f} [{brier.low:+.3f}, {brier.high:+.3f}] (n=200); below 0 is better" in shown
+    assert f"One image: {cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}] times as dear (n=200)." in shown
+
+
 def test_cost_as_measured_and_as_given() -> None:
     comparison = Comparison(candidate=scored("cheap", cost=0.001, seed=1), reference=scored("dear", cost=0.02, seed=2))
     found = comparison.cost_ratio()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.cost import Cost
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.calibration.threshold import OperatingPoint, Threshold, confidences
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from rich.console import RenderableType
 
 __all__ = ["Cascade", "cost_of_both"]
 
@@ -33,7 +34,7 @@ _STEPS = 40
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Cascade:
+class Cascade(Shown):
     """Two systems in a row: the first answers every photo, the second those it is not sure enough of; immutable.
 
     Nothing is asked again: both have answered all photos, and the cascade takes the one answer or the other.
@@ -179,20 +180,18 @@ class Cascade:
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def show(self) -> None:
-        """Show what the first decides, what the cascade gets right, and what it costs."""
+    def _rich(self) -> RenderableType:
+        """Draw what the first decides, what the cascade gets right, and what it costs."""
         from rich.console import Group
-        from rich.markup import escape
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("", "accuracy", "asked", title=escape(self.evaluation.name), title_justify="left")
-        table.add_row(escape(self.first.name), self.first.headline, "0 %")
+        table = Table("", "accuracy", "asked", title=self.evaluation.name, title_justify="left")
+        table.add_row(self.first.name, self.first.headline, "0 %")
         table.add_row("cascade", self.evaluation.headline, self.asked.percent())
-        table.add_row(escape(self.second.name), self.second.headline, "100 %")
+        table.add_row(self.second.name, self.second.headline, "100 %")
 
-        shown = Group(table, Text(f"{self.threshold.sentence}\n{self.sentence}"))
-        _console.show(shown, html=_console.to_html(shown))
+        return Group(table, Text(f"{self.threshold.sentence}\n{self.sentence}"))
 
     def plot(self) -> Figure:
         """Draw the accuracy by what a thousand images cost or, without costs, by the share asked."""

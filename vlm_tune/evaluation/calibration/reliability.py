@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.calibration.temperature import Temperature
 from vlm_tune.evaluation.comparing.counts import groups_of
@@ -19,18 +19,18 @@ from vlm_tune.statistics import CalibrationError, brier, calibration_error, mean
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import Group
+    from rich.console import RenderableType
 
 __all__ = ["Calibration"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
+class Calibration(Shown):
     """A model's probabilities beside what came true; immutable.
 
     Each number stands beside the one that a perfectly calibrated model would show on as many photos with these very
-    probabilities. Where several classes may apply, every class of every photo is one decision; the comparison takes
-    them as independent, so it is a little strict.
+    probabilities. Where several classes may apply, every class of every photo is one decision. The comparison takes
+    decisions, and photos of one group, as independent, so it is a little strict.
 
     Args:
         evaluation: Answers with probabilities; those without are left out and counted.
@@ -148,24 +148,18 @@ class Calibration:
             rows.append(row | ends | {"band_low": found.band[0], "band_high": found.band[1]})
         return pd.DataFrame(rows)
 
-    def show(self) -> None:
-        """Show the bins, the two scores, and what a perfectly calibrated model would show."""
-        shown = self._display()
-        _console.show(shown, html=_console.to_html(shown))
-
     def plot(self) -> Figure:
         """Draw the reliability diagram: accuracy by confidence, with the band of a perfectly calibrated model."""
         from vlm_tune.plots.calibration import reliability
 
         return reliability(self.error, title=f"{self.evaluation.name}: calibration error {self.error.value:.3f}")
 
-    def _display(self) -> Group:
+    def _rich(self) -> RenderableType:
         from rich.console import Group
-        from rich.markup import escape
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("confidence", title=escape(f"Calibration of {self.evaluation.name}"), title_justify="left")
+        table = Table("confidence", title=f"Calibration of {self.evaluation.name}", title_justify="left")
         for name in ("answers", "sure", "right", "95 % interval", "if calibrated"):
             table.add_column(name, justify="right")
         for row in self.frame().to_dict("records"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.comparing.counts import groups_of, share
 from vlm_tune.evaluation.evaluation import Evaluation
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from rich.console import RenderableType
 
 __all__ = ["OperatingPoint", "RiskCoverage", "Threshold", "confidences", "rights"]
 
@@ -108,7 +109,7 @@ class Threshold(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RiskCoverage:
+class RiskCoverage(Shown):
     """How the accuracy falls as a model decides more photos alone, the surest ones first; immutable.
 
     Args:
@@ -162,7 +163,10 @@ class RiskCoverage:
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return a row for each confidence: share decided alone from it on, accuracy with its exact interval."""
+        """Return a row for each confidence: share decided alone from it on, accuracy with its exact interval.
+
+        The interval is that of one confidence by itself, and photos of one group count as independent.
+        """
         import pandas as pd
 
         there = np.isfinite(self._sure)
@@ -180,13 +184,12 @@ class RiskCoverage:
         }
         return pd.DataFrame(columns)
 
-    def show(self) -> None:
-        """Show the accuracy of the surest tenth, two tenths and so on."""
-        from rich.markup import escape
+    def _rich(self) -> RenderableType:
+        """Draw the accuracy of the surest tenth, two tenths and so on."""
         from rich.table import Table
 
         frame = self.frame()
-        title = escape(f"{self.evaluation.name}: the surest answers, n = {self.evaluation.num_examples}")
+        title = f"{self.evaluation.name}: the surest answers, n = {self.evaluation.num_examples}"
         table = Table("decided alone", title=title, title_justify="left")
         for name in ("from confidence", "accuracy", "95 % interval"):
             table.add_column(name, justify="right")
@@ -195,7 +198,7 @@ class RiskCoverage:
             row = frame.iloc[place]
             interval = f"[{row['low']:.1%}, {row['high']:.1%}]"
             table.add_row(f"{row['alone']:.0%}", f"{row['confidence']:.4g}", f"{row['accuracy']:.1%}", interval)
-        _console.show(table, html=_console.to_html(table))
+        return table
 
     def plot(self, threshold: Threshold | None = None) -> Figure:
         """Draw accuracy by the share decided alone, with pointwise 95 % intervals, and a threshold."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.comparing.wording import WORDS, p_words
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from vlm_tune.evaluation.comparing.matrix import ComparisonMatrix
     from vlm_tune.evaluation.comparison import Comparison
+    from vlm_tune.records import Estimate
 
 __all__ = ["comparison_display", "matrix_display"]
 
@@ -21,11 +23,10 @@ _MOST_CLASSES = 12
 def comparison_display(comparison: Comparison) -> Group:
     """Return the two by two counts, the classes, and below them the verdict and what else was measured."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    candidate, reference = escape(comparison.candidate.name), escape(comparison.reference.name)
+    candidate, reference = comparison.candidate.name, comparison.reference.name
     table = Table(title=f"{candidate} against {reference}", title_justify="left")
     table.add_column("")
     table.add_column(f"{reference} right", justify="right")
@@ -37,7 +38,6 @@ def comparison_display(comparison: Comparison) -> Group:
 
 def _classes(comparison: Comparison) -> list[Table]:
     """Return the classes that differ most, if any."""
-    from rich.markup import escape
     from rich.table import Table
 
     deltas = sorted(comparison.class_deltas, key=lambda delta: (delta.adjusted_p, -abs(delta.counts.difference.value)))
@@ -51,7 +51,7 @@ def _classes(comparison: Comparison) -> list[Table]:
     for delta in deltas[:_MOST_CLASSES]:
         counts = delta.counts
         numbers = (str(counts.wins), str(counts.losses), counts.difference.points().replace(" points", ""))
-        table.add_row(escape(delta.label), *numbers, p_words(delta.adjusted_p), str(counts.n))
+        table.add_row(delta.label, *numbers, p_words(delta.adjusted_p), str(counts.n))
     return [table]
 
 
@@ -64,9 +64,12 @@ def _lines(comparison: Comparison) -> list[str]:
     if comparison.noise is not None:
         lines.append(comparison.noise.sentence)
     if (brier := comparison.brier_difference) is not None:
-        lines.append(f"Brier score: {brier.value:+.3f} [{brier.low:+.3f}, {brier.high:+.3f}]; below 0 is better.")
+        ends = f"[{brier.low:+.3f}, {brier.high:+.3f}] (n={brier.n})"
+        lines.append(f"Brier score, candidate less reference: {brier.value:+.3f} {ends}; below 0 is better.")
     if (speed := comparison.speed_ratio) is not None:
-        lines.append(f"One answer: {speed.value:.3g} times as fast [{speed.low:.3g}, {speed.high:.3g}].")
+        lines.append(f"One answer: {_times(speed, 'as fast')}.")
+    if (cost := _cost_ratio(comparison)) is not None:
+        lines.append(f"One image: {_times(cost, 'as dear')}.")
     if comparison.clustered:
         independent = comparison.n / comparison.counts.design_effect
         lines.append(f"Some examples belong together; they say as much as {independent:.0f} independent ones.")
@@ -77,22 +80,33 @@ def _lines(comparison: Comparison) -> list[str]:
     return lines
 
 
+def _times(ratio: Estimate, what: str) -> str:
+    return f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}] times {what} (n={ratio.n})"
+
+
+def _cost_ratio(comparison: Comparison) -> Estimate | None:
+    """Return how many times as dear an image is; None where what it costs is not known of both."""
+    try:
+        return comparison.cost_ratio()
+    except EvaluationError:
+        return None
+
+
 def matrix_display(matrix: ComparisonMatrix) -> Group:
     """Return the differences of all pairs, rows less columns, with the sentence below."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     names = matrix.names
-    table = Table("", title=f"Row less column, points; n = {matrix.n}", title_justify="left")
-    table.add_column("accuracy", justify="right")
-    for name in names[1:]:
-        table.add_column(escape(name), justify="right")
+    # A column is headed by the number of its system: names of many would leave no room for what they head.
+    table = Table("", "", title=f"Row less column, points; n = {matrix.n}", title_justify="left")
+    for head in ("accuracy", *map(str, range(2, len(names) + 1))):
+        table.add_column(head, justify="right")
     for row, name in enumerate(names):
         cells = [""] * row
         for other in names[row + 1 :]:
             cell = matrix.cell(name, other)
             cells.append(f"{100 * cell.difference.value:+.1f}, {p_words(cell.adjusted_p)}\n{WORDS[cell.verdict]}")
-        table.add_row(escape(name), matrix.accuracies[name].percent(), *cells[: len(names) - 1])
+        table.add_row(str(row + 1), name, matrix.accuracies[name].percent(), *cells[: len(names) - 1])
     return Group(table, Text(matrix.sentence))

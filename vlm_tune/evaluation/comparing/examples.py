@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune._files import atomic_file
 from vlm_tune.errors import EvaluationError, UnknownLabelError
 from vlm_tune.evaluation.comparing.wording import slugs, tag_names
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
+    from rich.console import RenderableType
 
     from vlm_tune.evaluation.comparison import Comparison
     from vlm_tune.evaluation.evaluation import Evaluation
@@ -32,7 +33,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TaggedExamples:
+class TaggedExamples(Shown):
     """Examples that two systems answered, disagreements first; made by `Comparison.examples`."""
 
     table: pa.Table
@@ -59,9 +60,8 @@ class TaggedExamples:
         frame: pd.DataFrame = self.table.to_pandas()
         return frame
 
-    def show(self) -> None:
-        """Show the first twenty: truth, both answers and the tag."""
-        from rich.markup import escape
+    def _rich(self) -> RenderableType:
+        """Draw the first twenty: truth, both answers and the tag."""
         from rich.table import Table
 
         hidden = ("_outcome", "_raw", "_confidence")
@@ -69,10 +69,10 @@ class TaggedExamples:
             name for name in self.table.column_names if name not in ("group", "image") and not name.endswith(hidden)
         ]
         more = f", the first {_SHOWN} of {len(self)}" if len(self) > _SHOWN else ""
-        shown = Table(*map(escape, columns), title=f"Examples{more}", title_justify="left")
+        shown = Table(*columns, title=f"Examples{more}", title_justify="left")
         for row in self.table.slice(0, _SHOWN).to_pylist():
-            shown.add_row(*(escape(row[name] or "-") for name in columns))
-        _console.show(shown, html=_console.to_html(shown))
+            shown.add_row(*(row[name] or "-" for name in columns))
+        return shown
 
     def save(self, path: Path | str) -> Path:
         """Write the examples as CSV, Parquet or JSON lines, as the ending says.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from vlm_tune import _console
+from vlm_tune._console import Shown
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.comparing.counts import Verdict, count_pairs, decide, groups_of, share
 from vlm_tune.evaluation.comparing.wording import p_words
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from rich.console import RenderableType
 
 __all__ = ["ComparisonMatrix", "MatrixCell"]
 
@@ -68,7 +69,7 @@ class MatrixCell(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ComparisonMatrix:
+class ComparisonMatrix(Shown):
     """Several systems on the examples that all of them answered; immutable.
 
     Cochran's Q tests whether they differ at all. Then each pair is tested by the exact McNemar test with Holm's
@@ -106,7 +107,7 @@ class ComparisonMatrix:
         if len(self.names) < 2 or len(set(self.names)) < len(self.names):
             raise EvaluationError(f"a matrix needs at least two systems with different names, not {self.names}")
         if not self.n:
-            raise EvaluationError(f"no example was answered by all of {', '.join(self.names)}")
+            raise EvaluationError(f"no example was answered by all of {', '.join(self.names)}; run them again")
 
     def __repr__(self) -> str:
         return f"ComparisonMatrix({', '.join(self.names)}; n={self.n})"
@@ -136,6 +137,10 @@ class ComparisonMatrix:
     def coverage(self) -> float:
         """Share of the examples that all answered."""
         return self.n / self.evaluations[0].num_examples
+
+    @property
+    def _enough(self) -> bool:
+        return self.coverage >= min(evaluation.min_coverage for evaluation in self.evaluations)
 
     @cached_property
     def accuracies(self) -> Mapping[str, Estimate]:
@@ -167,7 +172,6 @@ class ComparisonMatrix:
         level = 1 - self.alpha / len(pairs)
         counts = [count_pairs(right[:, one], right[:, other], groups=groups, level=level) for one, other in pairs]
         adjusted = [max(p, self.p_value) for p in holm([count.p_value for count in counts])]
-        enough = self.coverage >= min(evaluation.min_coverage for evaluation in self.evaluations)
         return tuple(
             MatrixCell(
                 candidate=self.names[one],
@@ -178,7 +182,7 @@ class ComparisonMatrix:
                 p_value=count.p_value,
                 adjusted_p=p,
                 verdict=decide(p, count.difference, alpha=self.alpha, margin=self.margin)
-                if enough
+                if self._enough
                 else "not_established",
             )
             for (one, other), count, p in zip(pairs, counts, adjusted, strict=True)
@@ -202,6 +206,11 @@ class ComparisonMatrix:
         """What is established, in words."""
         differ = "differ" if self.p_value < self.alpha else "are not shown to differ"
         parts = [f"On {self.n} examples {len(self.names)} systems {differ} (Cochran's Q, {p_words(self.p_value)})."]
+        if not self._enough:
+            of = self.evaluations[0].num_examples
+            parts.append(
+                f"Only {self.n} of {of} examples were answered by all, which establishes nothing about a pair."
+            )
         for name in self.names:
             beaten = [other for other in self.names if other != name and self.cell(name, other).verdict == "better"]
             if beaten:
@@ -238,12 +247,11 @@ class ComparisonMatrix:
             rows.append(row | gap)
         return pd.DataFrame(rows)
 
-    def show(self) -> None:
-        """Show the differences of all pairs, and what is established."""
+    def _rich(self) -> RenderableType:
+        """Draw the differences of all pairs, and what is established."""
         from vlm_tune.evaluation.comparing.display import matrix_display
 
-        shown = matrix_display(self)
-        _console.show(shown, html=_console.to_html(shown))
+        return matrix_display(self)
 
     def plot(self) -> Figure:
         """Draw the differences of all pairs as a matrix; what is established is framed."""

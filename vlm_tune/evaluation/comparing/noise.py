@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import NonNegativeInt
 
-from vlm_tune import _console
 from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation.comparing.counts import count_pairs, groups_of, share
 from vlm_tune.evaluation.pairing import pair
@@ -15,7 +14,7 @@ from vlm_tune.records import Estimate, Record
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from vlm_tune.evaluation.evaluation import Evaluation
 
@@ -46,7 +45,7 @@ class RunNoise(Record):
             )
         return (
             f"Two runs of {self.name} gave another answer on {self.flipped.percent()} of {self.flipped.n} examples, "
-            f"and their accuracy differed by {100 * abs(self.difference.value):.1f} points."
+            f"and the second one's accuracy less the first one's is {self.difference.points()}."
         )
 
     def frame(self) -> pd.DataFrame:
@@ -57,16 +56,10 @@ class RunNoise(Record):
         rows = {name: getattr(self, name).model_dump() for name in names}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("what")
 
-    def show(self) -> None:
-        """Show how many answers changed."""
-        shown = self._table()
-        _console.show(shown, html=_console.to_html(shown))
-
-    def _table(self) -> Table:
-        from rich.markup import escape
+    def _rich(self) -> RenderableType:
         from rich.table import Table
 
-        table = Table("", title=escape(f"Two runs of {self.name}, n = {self.flipped.n}"), title_justify="left")
+        table = Table("", title=f"Two runs of {self.name}, n = {self.flipped.n}", title_justify="left")
         table.add_column("", justify="right")
         table.add_row("another answer", self.flipped.percent())
         table.add_row("right once, wrong once", self.verdicts_flipped.percent())
@@ -98,12 +91,13 @@ def run_noise(first: Evaluation, second: Evaluation, *, level: float = 0.95) -> 
     """
     if not same_system(first, second):
         raise EvaluationError(
-            f"{first.name} and {second.name} are not two runs of one system: their fingerprints differ"
+            f"{first.name} and {second.name} are not two runs of one system: their fingerprints differ; ask one "
+            "predictor twice, each time in a run folder of its own"
         )
     table = pair(second, first)
     there = table["tag"].is_valid().to_numpy()
     if not there.any():
-        raise EvaluationError(f"the two runs of {first.name} have no answered example in common")
+        raise EvaluationError(f"the two runs of {first.name} have no answered example in common; run them again")
     answered = table.filter(there)
     groups = groups_of(answered["group"])
     left, right = (answered[f"{side}_label"].to_pylist() for side in ("candidate", "reference"))

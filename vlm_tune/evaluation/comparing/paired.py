@@ -47,9 +47,11 @@ class Paired:
             raise EvaluationError(f"margin and alpha are fractions, not {self.margin} and {self.alpha}")
         names = f"{self.candidate.name} and {self.reference.name}"
         if not self.n:
-            raise EvaluationError(f"{names} have no answered example in common")
+            raise EvaluationError(f"{names} have no answered example in common; run both again to ask what failed")
         if self.repeat is not None and not any(same_system(self.repeat, side) for side in self._sides.values()):
-            raise EvaluationError(f"{self.repeat.name} is no second run of {names}: the fingerprints differ")
+            raise EvaluationError(
+                f"{self.repeat.name} is no second run of {names}: the fingerprints differ; ask the very predictor"
+            )
 
     @property
     def _sides(self) -> dict[str, Evaluation]:
@@ -164,10 +166,15 @@ class Paired:
 
     @cached_property
     def class_deltas(self) -> tuple[ClassDelta, ...]:
-        """The difference on each class that has examples, with Holm's correction for their number."""
-        return class_deltas(
-            self._answered, self.candidate.classes, multi_label=self.candidate.multi_label, alpha=self.alpha
-        )
+        """The difference on each class that has examples, with Holm's correction for their number.
+
+        Where too few examples were answered by both, nothing is established about any of them.
+        """
+        classes, several = self.candidate.classes, self.candidate.multi_label
+        found = class_deltas(self._answered, classes, multi_label=several, alpha=self.alpha)
+        if self.coverage >= self.min_coverage:
+            return found
+        return tuple(delta.model_copy(update={"verdict": "not_established"}) for delta in found)
 
     @cached_property
     def brier_difference(self) -> Estimate | None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from vlm_tune import _console
 from vlm_tune.errors import EvaluationError
 from vlm_tune.records import Record
 from vlm_tune.statistics import mcnemar_power, minimum_detectable_difference, sample_size_for_power
@@ -15,6 +14,7 @@ from vlm_tune.statistics import mcnemar_power, minimum_detectable_difference, sa
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 __all__ = ["PowerPlan", "power"]
 
@@ -58,8 +58,8 @@ class PowerPlan(Record):
         chosen = list(sizes) or self._sizes()
         return pd.DataFrame({"n": chosen, "power": [self._at(n) for n in chosen]})
 
-    def show(self) -> None:
-        """Show the sentence, and the power at several numbers of images."""
+    def _rich(self) -> RenderableType:
+        """Draw the sentence, and the power at several numbers of images."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -67,8 +67,7 @@ class PowerPlan(Record):
         table = Table("test images", "power", title="Exact McNemar test", title_justify="left")
         for row in self.frame().itertuples():
             table.add_row(f"{row.n:,}", f"{row.power:.0%}")
-        shown = Group(table, Text(self.sentence))
-        _console.show(shown, html=_console.to_html(shown))
+        return Group(table, Text(self.sentence))
 
     def plot(self) -> Figure:
         """Draw the power by the number of test images."""

@@ -92,10 +92,10 @@ function browse(root, data) {
 
   function layout() {
     const room = grid.clientWidth;
-    const least = room < 520 ? 144 : 208;
+    const least = room < 520 ? 260 : 232;
     columns = Math.max(1, Math.floor((room + GAP) / (least + GAP)));
     width = (room - GAP * (columns - 1)) / columns;
-    height = Math.round(width * 0.68) + 58 + 22 * data.systems.length;
+    height = Math.round(Math.min(220, width * 0.68)) + 58 + 22 * data.systems.length;
     grid.style.height = `${Math.max(0, Math.ceil(shown.length / columns) * (height + GAP) - GAP)}px`;
     active = Math.min(active, Math.max(0, shown.length - 1));
     for (const cell of cells.values()) cell.remove();

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from PIL import Image
 from pydantic import Field, NonNegativeInt
 
-from vlm_tune import _console, images
+from vlm_tune import images
 from vlm_tune.errors import TrainingError
 from vlm_tune.records import Record, SavedRecord
 from vlm_tune.training.augmenting.settings import Augment
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from rich.console import RenderableType
 
     from vlm_tune.data import Dataset
 
@@ -81,8 +82,8 @@ class BatchSheet(SavedRecord):
         mixed = f", {number} of them mixed" if number else ""
         return f"The first {len(self.photos)} training photos of epoch {self.epoch}{mixed}"
 
-    def show(self) -> None:
-        """Show the photos in a notebook; elsewhere print what becomes of each."""
+    def _rich(self) -> RenderableType:
+        """Draw what becomes of each photo."""
         from rich.table import Table
         from rich.text import Text
 
@@ -91,10 +92,10 @@ class BatchSheet(SavedRecord):
             mixed = f"{photo.mixed_by} with {photo.other_id}" if photo.other_id else ""
             done = ", ".join(filter(None, [*photo.changes, mixed]))
             table.add_row(Text(photo.example_id), Text(photo.caption), Text(done or "none"))
-        _console.show(table, html=self.to_html())
+        return table
 
     def to_html(self) -> str:
-        """Return the photos with their answers as an HTML fragment."""
+        """Return the photos themselves with their answers as an HTML fragment."""
         tiles = "".join(
             f"<figure style='display:inline-block;margin:4px;width:170px;vertical-align:top'>"
             f"<img src='{photo.picture}' alt='' style='width:100%'>"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from vlm_tune import _console
 from vlm_tune.records import Estimate, Record, SavedRecord
 from vlm_tune.task import Task
 from vlm_tune.vlm.quantization import Quantization
@@ -15,6 +14,7 @@ from vlm_tune.vlm.quantization import Quantization
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 __all__ = ["REPORT_FILE", "MergeReport", "ProbeAnswer"]
 
@@ -116,8 +116,8 @@ class MergeReport(SavedRecord):
         found = [answer.trained_difference for answer in self.answers if answer.trained_difference is not None]
         return sum(found) / len(found) if found else None
 
-    def show(self) -> None:
-        """Print the proof as a table."""
+    def _rich(self) -> RenderableType:
+        """Draw the proof as a table."""
         from rich.table import Table
 
         table = Table("check", "result", title="Merge with proof")
@@ -143,7 +143,7 @@ class MergeReport(SavedRecord):
         table.add_row(
             "time", f"{self.write_s:.1f} s to write, {self.prove_s:.1f} s to prove, {self.seconds:.1f} s in all"
         )
-        _console.show(table, html=_console.to_html(table))
+        return table
 
     def frame(self) -> pd.DataFrame:
         """Return one row a probe image."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from vlm_tune import _console
 from vlm_tune.cost import GpuPrice, card_of, gpu_prices
 from vlm_tune.records import Record
 from vlm_tune.training.config import TrainConfig
@@ -19,6 +18,7 @@ from vlm_tune.training.planning.sizes import Sizes
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
     from rich.table import Table
 
 __all__ = ["Gpu", "GpuTable", "GpuUse", "duration", "gpu_table"]
@@ -82,10 +82,9 @@ class GpuTable(Record):
     rows: tuple[Gpu, ...]
     """One for each GPU and provider."""
 
-    def show(self) -> None:
-        """Print the table."""
-        table = self.table()
-        _console.show(table, html=_console.to_html(table))
+    def _rich(self) -> RenderableType:
+        """Draw the table."""
+        return self.table()
 
     def frame(self) -> pd.DataFrame:
         """Return one row for each GPU, provider and use."""

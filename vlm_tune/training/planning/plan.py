@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from vlm_tune import _console
 from vlm_tune.errors import ModelError
 from vlm_tune.families import family_in
 from vlm_tune.records import Example, Record
@@ -23,6 +22,7 @@ from vlm_tune.training.running.batches import Batches
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from rich.table import Table
     from transformers import PreTrainedModel, ProcessorMixin
 
@@ -72,12 +72,11 @@ class AdapterPlan(Record):
         """Trained parameters over base parameters."""
         return self.trained_parameters / self.total_parameters
 
-    def show(self) -> None:
-        """Print the plan."""
+    def _rich(self) -> RenderableType:
+        """Draw the plan."""
         from rich.console import Group
 
-        parts = Group(self._parts(), self._costs())
-        _console.show(parts, html=_console.to_html(parts))
+        return Group(self._parts(), self._costs())
 
     def frame(self) -> pd.DataFrame:
         """Return one row a part of the model, and one a module trained in full."""

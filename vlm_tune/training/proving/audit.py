@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from vlm_tune import _console
 from vlm_tune.records import Record, SavedRecord
 
 if TYPE_CHECKING:
@@ -72,14 +71,6 @@ class TokenAudit(SavedRecord):
         tokens = f"{self.trained_tokens:,} of {self.total_tokens:,} tokens"
         return f"{tokens} are trained ({share}), in {self.examples} examples"
 
-    def show(self) -> None:
-        """Print one example with its tokens coloured by what becomes of them, and what is trained for each label."""
-        _console.show(self._drawn(), html=self.to_html())
-
-    def to_html(self) -> str:
-        """Return the same as an HTML fragment."""
-        return _console.to_html(self._drawn())
-
     def frame(self) -> pd.DataFrame:
         """Return one row a label: label and trained text."""
         import pandas as pd
@@ -93,7 +84,7 @@ class TokenAudit(SavedRecord):
         spans = [(span.kind, span.text) for span in self.spans]
         return plots.token_spans(spans, caption=self.example_id, title=f"Label audit: {self.headline}")
 
-    def _drawn(self) -> RenderableType:
+    def _rich(self) -> RenderableType:
         from rich.console import Group
         from rich.panel import Panel
         from rich.table import Table
