@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import ImageOps
 
 from tests.leakage.planting import COPIES, jpeg_bytes, png_bytes, scene
@@ -11,6 +12,8 @@ from vlm_tune.embedding import PixelEmbedder
 from vlm_tune.errors import ImageError
 from vlm_tune.images import blank
 from vlm_tune.leakage.neighbours import centred
+
+Array = NDArray[np.float32]
 
 
 def test_rows_have_norm_one_and_do_not_depend_on_their_company() -> None:
@@ -32,9 +35,14 @@ def test_mirroring_changes_next_to_nothing() -> None:
     assert one @ other > 5 * (1 - one @ other) + one @ another
 
 
+@pytest.fixture(scope="module")
+def photos() -> Array:
+    """Embeddings of sixty photos; read only."""
+    return PixelEmbedder().embed([jpeg_bytes(scene(i)) for i in range(60)])
+
+
 @pytest.mark.parametrize("how", [how for how in COPIES if how not in ("bordered",)])
-def test_a_copy_is_among_the_nearest(how: str) -> None:
-    photos = PixelEmbedder().embed([jpeg_bytes(scene(i)) for i in range(60)])
+def test_a_copy_is_among_the_nearest(photos: Array, how: str) -> None:
     copy = PixelEmbedder().embed([jpeg_bytes(COPIES[how](scene(17)))])
     mean = photos.mean(axis=0)
     scores = centred(copy, mean)[0] @ centred(photos, mean).T

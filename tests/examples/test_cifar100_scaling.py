@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import vlm_tune as vt
+from tests import processes
 from vlm_tune.testing import tiny_dataset
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cifar100_scaling.py"
@@ -26,10 +25,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *arguments: object) -> str:
-    command = [sys.executable, str(EXAMPLE), "--run-dir", str(folder / "runs"), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = processes.run(EXAMPLE, "--run-dir", folder / "runs", *map(str, arguments), cwd=folder)
+    assert done.status == 0, done.err
+    return done.out
 
 
 def test_a_curve_with_and_without_augmentation(tmp_path: Path, images: Path, tiny_lfm2_vl: Path) -> None:

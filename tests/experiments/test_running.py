@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -17,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.processes import Child
 from vlm_tune.cost import card_of, gpu_price_of
 from vlm_tune.data import Dataset
 from vlm_tune.errors import DataError, SplitError, StorageError, TrainingError
@@ -162,12 +160,13 @@ LearningCurve.run(trainer, tiny_dataset(12), SIZES, SEEDS, run_dir=sys.argv[2])
 def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(
     curve: LearningCurve, trainer: LoRATrainer, data: Dataset, tmp_path: Path, untrained: list[int]
 ) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(trainer.base.folder), str(tmp_path)])
+    process = Child("-c", SCRIPT, trainer.base.folder, tmp_path)
     waited = time.monotonic() + 120
     while not (finished := list(tmp_path.glob("points/*.json"))) and time.monotonic() < waited:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    ended = process.wait()
+    assert ended.status == -signal.SIGKILL, ended.err
     assert 1 <= len(finished) < 4
     written = {path: path.stat().st_mtime_ns for path in finished}
     again = LearningCurve.run(trainer, data, SIZES, SEEDS, run_dir=tmp_path)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.training.conftest import COLOURS, outspoken, photo
 from vlm_tune.data import Dataset
 from vlm_tune.errors import AdapterError, EvaluationError, SplitError, StorageError, TrainingError
@@ -155,9 +153,8 @@ Study.hear = killed
 trainer = here.LoRATrainer(here.VLM({str(base)!r}), here.START)
 here.Sweep(here.SPACE, num_trials=3, validation=1 / 3).run(trainer, here.colours(), run_dir={str(tmp_path)!r})
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = processes.run("-c", code)
+    assert killed.status == -signal.SIGKILL, killed.err
     result = Sweep(SPACE, num_trials=3, validation=1 / 3).run(trainer, colours(), run_dir=tmp_path)
     unbroken, _ = swept
     assert [outcome(trial) for trial in result.trials] == [outcome(trial) for trial in unbroken.trials]

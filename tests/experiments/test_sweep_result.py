@@ -11,7 +11,7 @@ import pytest
 from vlm_tune.errors import StorageError, TrainingError
 from vlm_tune.experiments import Choice, LogUniform, SweepResult
 from vlm_tune.experiments.confirming import Confirmation
-from vlm_tune.experiments.space import Space
+from vlm_tune.experiments.space import Setting, Space
 from vlm_tune.experiments.sweep_display import lines_of
 from vlm_tune.experiments.trials import Score, Trial
 from vlm_tune.plots import figure_to_svg
@@ -120,6 +120,12 @@ def test_the_sentence_warns_of_the_winners_luck(result: SweepResult) -> None:
     assert f"best partly by luck: expect {result.expected.percent()} on other photos." in sentence
     assert sentence.endswith("is not established: confirm() trains both again.")
     assert result_of(trial(0)).sentence.endswith("photos held out. It is the starting configuration.")
+
+
+def test_epochs_chosen_by_the_same_photos_are_said(result: SweepResult) -> None:
+    start = Setting(config=result.start.config.model_copy(update={"keep": "best"}), max_pixels=result.start.max_pixels)
+    sentence = result.model_copy(update={"start": start}).sentence
+    assert f"{result.expected.percent()} on other photos, or less, as those held out chose the epoch" in sentence
 
 
 def test_nothing_finished(result: SweepResult) -> None:

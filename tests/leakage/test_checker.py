@@ -22,7 +22,6 @@ from vlm_tune.records import Example
 from vlm_tune.task import Task
 
 TASK = Task(prompt="Which one?", classes=("a", "b"))
-CHECKER = LeakageChecker(PixelEmbedder())
 
 
 def dataset(photos: dict[str, tuple[bytes, SplitName]]) -> Dataset:
@@ -36,11 +35,17 @@ def clean(num_train: int = 12, num_test: int = 4) -> dict[str, tuple[bytes, Spli
 
 
 @pytest.fixture(scope="module")
-def drawn_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, LeakageReport]:
+def checker(tmp_path_factory: pytest.TempPathFactory) -> LeakageChecker:
+    """One that embeds each photo once; the tests have many in common."""
+    return LeakageChecker(PixelEmbedder(), cache_dir=tmp_path_factory.mktemp("embeddings"))
+
+
+@pytest.fixture(scope="module")
+def drawn_report(checker: LeakageChecker, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, LeakageReport]:
     folder = drawn().write(tmp_path_factory.mktemp("drawn") / "photos")
     task = Task(prompt="What damage is this?", classes=demo.CLASSES)
     data = Dataset.from_folder(folder, task=task)
-    return data, CHECKER.check(data)
+    return data, checker.check(data)
 
 
 def test_the_drawn_photos_leak_exactly_where_copies_were_planted(
@@ -69,7 +74,7 @@ def test_labels_have_no_say() -> None:
     no_labels = {"a_label": True, "b_label": True}
     told = []
     for each in (data, data.relabel(shuffled)):
-        report = CHECKER.check(each)
+        report = LeakageChecker(PixelEmbedder()).check(each)
         pairs = [pair.model_dump(exclude=no_labels) for pair in (*report.pairs, *report.within)]
         told.append(
             (pairs, report.leaked_ids, report.groups, report.identical, report.cut, report.null, report.nearest)
@@ -79,28 +84,28 @@ def test_labels_have_no_say() -> None:
     assert ("test1", "test7") in told[0][2]
 
 
-def test_clean_splits_give_no_leak() -> None:
-    report = CHECKER.check(dataset(clean()))
+def test_clean_splits_give_no_leak(checker: LeakageChecker) -> None:
+    report = checker.check(dataset(clean()))
     assert report.leaks == ()
     assert report.leaked_ids == ()
 
 
-def test_equal_bytes_and_equal_pixels_are_identical() -> None:
+def test_equal_bytes_and_equal_pixels_are_identical(checker: LeakageChecker) -> None:
     photos = clean()
     photos["bytes"] = (photos["train0"][0], "test")
     photos["pixels"] = (png_bytes(COPIES["grey"](scene(1))), "test")
     photos["train_png"] = (png_bytes(COPIES["grey"](scene(1))).replace(b"IEND", b"IEND") + b"\0", "train")
-    report = CHECKER.check(dataset(photos))
+    report = checker.check(dataset(photos))
     same = {(pair.a_id, pair.b_id): pair.evidence["same"] for pair in report.leaks if pair.tier == "identical"}
     assert same == {("bytes", "train0"): "bytes", ("pixels", "train_png"): "pixels"}
 
 
-def test_validation_is_an_evaluation_side_and_is_compared_with_test() -> None:
+def test_validation_is_an_evaluation_side_and_is_compared_with_test(checker: LeakageChecker) -> None:
     photos = clean(num_test=3)
     photos["validation0"] = (jpeg_bytes(COPIES["cropped"](scene(5))), "validation")
     photos["validation1"] = (jpeg_bytes(scene(50)), "validation")
     photos["test8"] = (jpeg_bytes(COPIES["darkened"](scene(50))), "test")
-    report = CHECKER.check(dataset(photos))
+    report = checker.check(dataset(photos))
     assert {(p.a_id, p.b_id) for p in report.leaks} == {("validation0", "train5"), ("test8", "validation1")}
     assert report.leaked_test_ids == ("test8",)
     assert report.leaked_ids == ("test8", "validation0")
@@ -116,39 +121,39 @@ def test_every_copy_is_found_when_there_are_more_than_the_shortlist_holds() -> N
     assert report.identical == (("copy9", "copy10"),)
 
 
-def test_hundreds_of_copies_are_all_found_but_not_all_their_pairs() -> None:
+def test_hundreds_of_copies_are_all_found_but_not_all_their_pairs(checker: LeakageChecker) -> None:
     """Two test frames and 50 training frames of one video."""
     photos = clean()
     frame = scene(50, size=(120, 90))
     video = [jpeg_bytes(ImageEnhance.Brightness(frame).enhance(0.7 + at / 87)) for at in range(52)]
     photos |= {f"frame{at}": (data, "test" if at in (15, 30) else "train") for at, data in enumerate(video)}
     data = dataset(photos)
-    report = CHECKER.check(data)
+    report = checker.check(data)
     assert {pair.b_id for pair in report.leaks} == {f"frame{at}" for at in range(52)} - {"frame15", "frame30"}
     assert report.leaked_test_ids == ("frame15", "frame30")
     assert len(report.leaks) <= 62
     assert report.num_verified < 400
-    assert CHECKER.check(report.resolve(data, "drop_train")).leaks == ()
+    assert checker.check(report.resolve(data, "drop_train")).leaks == ()
 
 
-def test_copies_of_a_leaked_photo_in_its_own_split_belong_to_its_group() -> None:
+def test_copies_of_a_leaked_photo_in_its_own_split_belong_to_its_group(checker: LeakageChecker) -> None:
     strip = scene(7, size=(360, 150))
     photos = clean()
     # Each overlaps the next one by half, the first and the last not at all.
     for number, (name, split) in enumerate((("left", "train"), ("middle", "test"), ("right", "test"))):
         photos[name] = (jpeg_bytes(strip.crop((80 * number, 0, 80 * number + 160, 150))), split)
     data = dataset(photos)
-    report = CHECKER.check(data)
+    report = checker.check(data)
     assert [(pair.a_id, pair.b_id) for pair in report.leaks] == [("middle", "left")]
     assert report.groups == (("left", "middle", "right"),)
-    assert CHECKER.check(report.resolve(data)).leaks == ()
+    assert checker.check(report.resolve(data)).leaks == ()
 
 
 STRATEGIES: tuple[Strategy, ...] = ("regroup", "drop_train", "drop_test")
 
 
 @pytest.fixture(scope="module")
-def mixture() -> tuple[Dataset, LeakageReport]:
+def mixture(checker: LeakageChecker) -> tuple[Dataset, LeakageReport]:
     """Chains across three splits, equal photos, groups of the user's own, and a mixture of them."""
     strip = scene(7, size=(440, 150))
     photos = clean(num_train=20, num_test=14)
@@ -163,15 +168,17 @@ def mixture() -> tuple[Dataset, LeakageReport]:
     groups = {"train2": "key", "test2": "key", "test3": "key", "train4": "other", "train5": "other"}
     examples = [one.model_copy(update={"group": groups.get(one.id)}) for one in plain]
     data = Dataset(examples, task=TASK, splits=dict(plain.splits))
-    return data, CHECKER.check(data)
+    return data, checker.check(data)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_after_any_strategy_a_check_finds_nothing(mixture: tuple[Dataset, LeakageReport], strategy: Strategy) -> None:
+def test_after_any_strategy_a_check_finds_nothing(
+    checker: LeakageChecker, mixture: tuple[Dataset, LeakageReport], strategy: Strategy
+) -> None:
     data, report = mixture
     assert set(report.leaked_ids) == {"strip1", "strip2", "equal0", "equal1", "near", "test2", "test3"}
     resolved = report.resolve(data, strategy)
-    again = CHECKER.check(resolved)
+    again = checker.check(resolved)
     assert again.leaks == ()
     assert set(report.changes(strategy)["example_id"]) == {
         name for name in data.ids if name not in resolved.ids or resolved.split_of(name) != data.split_of(name)
@@ -182,7 +189,7 @@ def test_after_any_strategy_a_check_finds_nothing(mixture: tuple[Dataset, Leakag
         assert resolved.split_of("train4") == "train"
 
 
-def test_a_shared_group_key_is_one_leak_however_large_the_group() -> None:
+def test_a_shared_group_key_is_one_leak_however_large_the_group(checker: LeakageChecker) -> None:
     photos = clean(num_train=3, num_test=3)
     plain = dataset(photos | {f"{split}/{i}": (b"", split) for split in ("train", "test") for i in range(2000)})  # type: ignore[misc]
     examples = [one.model_copy(update={"group": None if "/" not in one.id else "video 7"}) for one in plain]
@@ -190,7 +197,7 @@ def test_a_shared_group_key_is_one_leak_however_large_the_group() -> None:
         one.model_copy(update={"group": "video 7"}) if one.id in ("train0", "test0") else one for one in examples
     ]
     data = Dataset(examples[::-1], task=TASK, splits=dict(plain.splits))
-    report = CHECKER.check(data)
+    report = checker.check(data)
     (pair,) = (pair for pair in report.pairs if pair.rule == "group")
     assert (pair.tier, pair.evidence, pair.copies) == ("same_scene", {"group": "video 7"}, (2001, 2001))
     assert (pair.a_id, pair.b_id) == ("test0", "train0"), "photos that can be read stand for their group"
@@ -198,13 +205,13 @@ def test_a_shared_group_key_is_one_leak_however_large_the_group() -> None:
     assert pair.is_leak
 
 
-def test_twenty_thousand_equal_photos_are_one_pair(capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_thousand_equal_photos_are_one_pair(checker: LeakageChecker, capsys: pytest.CaptureFixture[str]) -> None:
     photo = png_bytes(scene(0, size=(16, 12)))
     splits: dict[str, SplitName] = {f"{i:05d}": "test" if i % 4 == 0 else "train" for i in range(20_000)}
     examples = [Example(id=name, image=photo, label="ab"[i % 2]) for i, name in enumerate(splits)]
     data = Dataset(examples, task=TASK, splits=splits)
     began = time.perf_counter()
-    report = CHECKER.check(data)
+    report = checker.check(data)
     report.show()
     seconds = time.perf_counter() - began
     assert len(capsys.readouterr().out) < 6000
@@ -218,13 +225,13 @@ def test_twenty_thousand_equal_photos_are_one_pair(capsys: pytest.CaptureFixture
     assert seconds < 20
 
 
-def test_the_null_is_not_misled_by_copies_in_training() -> None:
+def test_the_null_is_not_misled_by_copies_in_training(checker: LeakageChecker) -> None:
     """Three versions of every training photo, as augmentation before the split makes them."""
     photos = clean(num_train=12)
-    plain = CHECKER.check(dataset(photos))
+    plain = checker.check(dataset(photos))
     photos |= {f"dark{i}": (jpeg_bytes(COPIES["darkened"](scene(i))), "train") for i in range(12)}
     photos |= {f"grey{i}": (jpeg_bytes(COPIES["grey"](scene(i))), "train") for i in range(12)}
-    tripled = CHECKER.check(dataset(photos))
+    tripled = checker.check(dataset(photos))
     assert tripled.leaks == ()
     assert plain.cut is not None
     assert tripled.cut == pytest.approx(plain.cut, abs=0.12)
@@ -232,21 +239,21 @@ def test_the_null_is_not_misled_by_copies_in_training() -> None:
     assert len(tripled.within) == 24
 
 
-def test_what_cannot_be_read_is_listed_and_left_out() -> None:
+def test_what_cannot_be_read_is_listed_and_left_out(checker: LeakageChecker) -> None:
     photos = clean() | {"torn": (jpeg_bytes(scene(1))[:500], "train"), "empty": (b"", "test")}
-    report = CHECKER.check(dataset(photos))
+    report = checker.check(dataset(photos))
     assert set(report.unreadable) == {"torn", "empty"}
     assert len(report.nearest) == 4
 
 
-def test_a_missing_split_is_named() -> None:
+def test_a_missing_split_is_named(checker: LeakageChecker) -> None:
     photos = clean()
     with pytest.raises(SplitError, match="no train split"):
-        CHECKER.check(dataset({name: (data, "test") for name, (data, _) in photos.items()}))
+        checker.check(dataset({name: (data, "test") for name, (data, _) in photos.items()}))
     with pytest.raises(SplitError, match="no test split"):
-        CHECKER.check(dataset({name: (data, "train") for name, (data, _) in photos.items()}))
+        checker.check(dataset({name: (data, "train") for name, (data, _) in photos.items()}))
     with pytest.raises(SplitError, match="no evaluation photo can be read"):
-        CHECKER.check(dataset({**clean(num_test=0), "test": (b"no image", "test")}))
+        checker.check(dataset({**clean(num_test=0), "test": (b"no image", "test")}))
 
 
 class _Means:
@@ -280,7 +287,7 @@ def test_a_shortlist_of_nothing_is_refused() -> None:
 
 
 @pytest.mark.data
-def test_real_steel_photos(test_data: Path) -> None:
+def test_real_steel_photos(checker: LeakageChecker, test_data: Path) -> None:
     """Planted copies of real photos are found, and overlapping crops of one strip, with their overlap."""
     folder = test_data / "neu_det"
     files = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)[::12]
@@ -294,7 +301,7 @@ def test_real_steel_photos(test_data: Path) -> None:
         photos[how] = (jpeg_bytes(COPIES[how](Image.open(original).convert("RGB"))), "test")
     for name, split in (("crazing_206.jpg", "train"), ("crazing_207.jpg", "test")):
         photos[name] = ((folder / "crazing" / name).read_bytes(), split)
-    report = CHECKER.check(dataset(photos))
+    report = checker.check(dataset(photos))
     found = {(pair.a_id, pair.b_id) for pair in report.leaks}
     assert planted.items() <= found
     strip = next(pair for pair in report.leaks if pair.a_id == "crazing_207.jpg")
@@ -304,7 +311,7 @@ def test_real_steel_photos(test_data: Path) -> None:
 
 
 @pytest.mark.data
-def test_known_copies_of_published_photos(test_data: Path) -> None:
+def test_known_copies_of_published_photos(checker: LeakageChecker, test_data: Path) -> None:
     folder = test_data / "near_duplicates"
     base = {path.name: (path.read_bytes(), "train") for path in sorted((folder / "base_images").glob("*.jpg"))}
     names = ("hflip", "resize", "rotation")
@@ -315,6 +322,6 @@ def test_known_copies_of_published_photos(test_data: Path) -> None:
         **{name: (data, "train") for name, (data, _) in base.items()},
         **{name: (path.read_bytes(), "test") for name, path in copies.items()},
     }
-    report = CHECKER.check(dataset(photos))
+    report = checker.check(dataset(photos))
     assert {(pair.a_id, pair.b_id) for pair in report.leaks} == {(n, f"{n[:12]}.jpg") for n in copies}
     assert json.loads(report.model_dump_json())["pairs"]

@@ -59,8 +59,9 @@ def test_it_answers_as_the_model_quantised_as_it_is_read(base: VLM, exported: VL
     how: Quantization = "nf4" if exported.stored_quantization == "nf4" else "int8"
     assert exported.quantization is None
     found = scores(exported, examples)
-    assert found == scores(VLM(base.model, device="cpu", quantization=how), examples)
-    assert found != scores(base, examples)
+    # Weights that are read lie otherwise in memory than those just quantised, and are summed in another order.
+    assert found == pytest.approx(scores(VLM(base.model, device="cpu", quantization=how), examples), abs=1e-5)
+    assert found != pytest.approx(scores(base, examples), abs=1e-5)
 
 
 _STOCK = """

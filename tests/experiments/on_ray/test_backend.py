@@ -93,6 +93,17 @@ def test_other_exceptions_come_with_the_traceback_of_the_worker(backend: vt.RayB
         list(backend.run(fail, [7]))
     [note] = caught.value.__notes__
     assert note.startswith("On the worker:") and "in fail" in note
+    # While somebody still holds the error.
+    wait_until_nobody_works()
+
+
+def wait_until_nobody_works() -> None:
+    import ray
+
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "the workers are still there"
+        time.sleep(0.1)
 
 
 def sleep(unit: int, report: Report) -> None:
@@ -101,8 +112,6 @@ def sleep(unit: int, report: Report) -> None:
 
 
 def test_ctrl_c_stops_the_workers(backend: vt.RayBackend, capfd: pytest.CaptureFixture[str]) -> None:
-    import ray
-
     def interrupt(unit: int, message: str) -> bool:
         if unit == 0:
             threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
@@ -114,10 +123,7 @@ def test_ctrl_c_stops_the_workers(backend: vt.RayBackend, capfd: pytest.CaptureF
             list(backend.run(sleep, [0, 1], heard=interrupt))
     finally:
         signal.signal(signal.SIGINT, before)
-    until = time.monotonic() + 60
-    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
-        assert time.monotonic() < until, "the workers are still there"
-        time.sleep(0.1)
+    wait_until_nobody_works()
     assert capfd.readouterr().out == ""
 
 

@@ -161,6 +161,8 @@ class Units(Generic[U]):
         elif isinstance(outcome.error, StoppedError | self._ray.exceptions.RayError):
             yield from self._begin_anew(one, outcome.error)
         else:
+            # It lives, and is dismissed with the others: whoever keeps the error would keep the worker too.
+            self._idle.append(one.worker)
             raise outcome.error
 
     def _hear(self, ticket: int, number: int, message: Any) -> None:
