@@ -152,9 +152,11 @@ def chromium(folder: Path, *, width: int = 1440, height: int = 900, dark: bool =
         os.dup2(theirs[0], 3)
         os.dup2(theirs[1], 4)
 
-    process = subprocess.Popen(
-        command, preexec_fn=place, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with _taken(3, 4):
+        # Descriptors of Python are closed when a program begins, but for those that `place` makes.
+        process = subprocess.Popen(
+            command, preexec_fn=place, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
     for descriptor in theirs:
         os.close(descriptor)
     browser = Chromium(ours[1], ours[0])
@@ -171,6 +173,19 @@ def chromium(folder: Path, *, width: int = 1440, height: int = 900, dark: bool =
         process.kill()
         process.wait()
         time.sleep(0)
+
+
+@contextmanager
+def _taken(*descriptors: int) -> Iterator[None]:
+    """Hold descriptors, so that the pipe by which `Popen` hears of the child's start is none of them."""
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    while held[-1] <= max(descriptors):
+        held.append(os.open(os.devnull, os.O_RDONLY))
+    try:
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def _pipes() -> tuple[tuple[int, int], tuple[int, int]]:
