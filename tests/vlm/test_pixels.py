@@ -77,3 +77,27 @@ def test_photos_of_one_size_become_the_same_patches_together_and_alone(
     alone = [image_tensors(processor, [photo]) for photo in photos]
     for name, values in together.items():
         assert torch.equal(values, torch.cat([one[name] for one in alone])), name
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("stack expects each tensor to be equal size"), ValueError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+    ],
+    ids=["shapes", "memory", "memory of a GPU"],
+)
+def test_only_an_error_of_shapes_is_a_refusal(
+    error: RuntimeError, raised: type[Exception], tiny_vlm: Path, noise_png: Png, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **settings: object) -> None:
+        raise error
+
+    processor = AutoProcessor.from_pretrained(tiny_vlm)
+    monkeypatch.setattr(type(processor.image_processor), "__call__", fails)
+    with pytest.raises(raised) as caught:
+        image_tensors(processor, [to_tensor(decode(noise_png(32, 32)))])
+    assert type(caught.value) is raised
+    with pytest.raises(raised):
+        prepare(processor, [noise_png(32, 32)], [prompt_text(processor, TASK)])

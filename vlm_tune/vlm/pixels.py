@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from vlm_tune.images import decode
@@ -51,16 +52,18 @@ def prepare(
         ValueError: The processor refuses a photo, e.g. one 200 times as wide as high.
     """
     start = processor.tokenizer.bos_token
-    inputs = processor(
-        images=[[decode(image) if isinstance(image, bytes) else image] for image in images],
-        text=list(texts),
-        padding=True,
-        padding_side=padding_side,
-        # Some chat templates already write the first token; a second one would change the question.
-        add_special_tokens=not (start and texts[0].startswith(start)),
-        return_tensors="pt",
-        **_where(device),
-    )
+    photos = [[decode(image) if isinstance(image, bytes) else image] for image in images]
+    with _refusals():
+        inputs = processor(
+            images=photos,
+            text=list(texts),
+            padding=True,
+            padding_side=padding_side,
+            # Some chat templates already write the first token; a second one would change the question.
+            add_special_tokens=not (start and texts[0].startswith(start)),
+            return_tensors="pt",
+            **_where(device),
+        )
     return _without_empty_patches(dict(inputs))
 
 
@@ -95,11 +98,28 @@ def image_tensors(
         ValueError: The processor refuses a photo.
     """
     there = [[image] for image in _on(device, images)]
-    made = processor.image_processor(there, return_tensors="pt", **_where(device))
+    with _refusals():
+        made = processor.image_processor(there, return_tensors="pt", **_where(device))
     tensors = {name: value for name, value in made.items() if hasattr(value, "nbytes")}
     for name in _SHAPES.intersection(tensors):
         tensors[name] = tensors[name].cpu()
     return _without_empty_patches(tensors)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Make an error of shapes inside the block a refusal: not every processor looks at a photo before it starts."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except RuntimeError as error:
+        # On a processor torch has no class of its own for it.
+        if "can't allocate memory" in str(error):
+            raise
+        raise ValueError(f"the processor fails ({error}); if the photo is very long and narrow, crop it") from error
 
 
 def _on(device: torch.device | str, images: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -130,7 +150,9 @@ def _without_empty_patches(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     # LFM2-VL's processor fills every photo up to the largest it could ever see; the model masks that again.
     # Cutting the columns that are empty in the whole batch changes no value and saves most of the work.
     if "pixel_attention_mask" in inputs and "spatial_shapes" in inputs:
-        longest = int(inputs["spatial_shapes"].prod(-1).max())
+        longest, most = int(inputs["spatial_shapes"].prod(-1).max()), inputs["pixel_attention_mask"].shape[1]
+        if longest > most:
+            raise ValueError(f"the photo is very long and narrow: {longest} patches, and {most} is the most; crop it")
         for name in ("pixel_values", "pixel_attention_mask"):
             inputs[name] = inputs[name][:, :longest].contiguous()
     return inputs

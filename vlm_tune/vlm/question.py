@@ -66,11 +66,12 @@ class _Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos and the model's inputs for them, or why the processor refused."""
+    """Photos and the model's inputs for them, or why there are none: the processor refused, or memory ran out."""
 
     photos: Sequence[Photo]
     inputs: Any = None
     refused: str | None = None
+    too_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,18 @@ class Question:
             return _failed(example, str(error))
 
     def prepare(self, photos: Sequence[Photo]) -> Batch:
-        """Return the model's inputs for some photos."""
+        """Return the model's inputs for some photos; where memory runs out, `begin` goes on in halves."""
+        import torch
+
         try:
             return Batch(photos, inputs=self._way.prepare([photo.content for photo in photos]))
         except (ImageError, ValueError) as error:
             return Batch(photos, refused=str(error))
+        except torch.OutOfMemoryError:
+            pass
+        # Out of the handler, whose traceback would keep the tensors alive.
+        torch.cuda.empty_cache()
+        return Batch(photos, too_large=True)
 
     def begin(self, batch: Batch) -> Iterator[Begun]:
         """Start answering a batch: at once, or in halves where that fails."""
@@ -152,7 +160,7 @@ class Question:
             yield Begun(batch.photos, [], started, refused=batch.refused)
             return
         if batch.refused is None and len(batch.photos) <= self.size:
-            found = self._run(batch)
+            found = None if batch.too_large else self._run(batch)
             if found is not None:
                 yield Begun(batch.photos, found, started)
                 return
@@ -206,13 +214,14 @@ class Question:
         try:
             with torch.no_grad():
                 begun.found.go_on()
-            yield begun
-            return
         except torch.OutOfMemoryError:
             pass
+        else:
+            yield begun
+            return
         torch.cuda.empty_cache()
         self._halve(begun.photos)
-        for half in self.begin(self.prepare(begun.photos)):
+        for half in self.begin(Batch(begun.photos)):
             yield from self._go_on(half)
 
     def _halve(self, photos: Sequence[Photo]) -> None:

@@ -77,6 +77,21 @@ def test_weights_in_several_files_are_merged(base: Path, adapter: Path, target: 
     assert report.tensors_untouched == len(stored) - 12
 
 
+@pytest.mark.parametrize("fault", ["gone", "cut off"])
+def test_a_finished_merge_that_lost_weights_since_is_done_again(
+    fault: str, base: Path, adapter: Path, target: Path
+) -> None:
+    report = merge(parts(base, adapter), target, probe=[])
+    shard = next(iter(sorted(target.glob("*.safetensors"))))
+    if fault == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    again = merge(parts(base, adapter), target, probe=[])
+    assert again.untouched_sha256 == report.untouched_sha256
+    assert difference(target, merged_by_peft(base, adapter)) < 1e-6
+
+
 def test_a_missing_weight_file_is_named(base: Path, adapter: Path, target: Path) -> None:
     shard, _ = shard_of(base, "1.mlp.up_proj.weight")
     shard.unlink()

@@ -38,6 +38,12 @@ def test_tensors_of_every_file_are_found_and_read(folder: Path) -> None:
     assert tensors["n"].read().tolist() == [7.0]
 
 
+def test_a_tensor_that_is_in_two_files_is_refused(folder: Path) -> None:
+    save_file({"b": torch.zeros(4, dtype=torch.bfloat16)}, folder / "2.safetensors")
+    with pytest.raises(MergeError, match=r"1\.safetensors and .*2\.safetensors both have b.*save_pretrained"):
+        open_checkpoint(folder)
+
+
 def test_rows_come_in_blocks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = open_checkpoint(folder).tensors
     for block, rows in ((6, 2), (1, 1), (100, 4), (11, 3)):

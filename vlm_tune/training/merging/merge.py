@@ -144,7 +144,7 @@ def _about_weights(plan: _Plan, roundings: Mapping[str, Rounding]) -> dict[str, 
         "retained_delta": kept / wanted if wanted else 1.0,
         "least_retained_delta": roundings[least].retained,
         "least_retained_module": plan.modules[least],
-        "size_bytes": sum(tensor.end - tensor.begin for tensor in plan.checkpoint.tensors.values()),
+        "size_bytes": plan.checkpoint.tensor_bytes,
     }
 
 
@@ -182,12 +182,13 @@ def _finished(target: Path, parts: Parts, probe: Sequence[Example] | None) -> Me
         return None
     try:
         report = MergeReport.load(target)
-    except StorageError:
-        # Another version's, which may have proved something else.
+        whole = open_checkpoint(target).tensor_bytes == report.size_bytes
+    except (MergeError, StorageError):
+        # Another version's, which may have proved something else; or a weight file has been lost since.
         return None
     # A merge whose answers were never compared is done again when there is something to compare them on.
     enough = bool(report.answers) or not probe
-    return report if enough and report.adapter_fingerprint == parts.fingerprint else None
+    return report if whole and enough and report.adapter_fingerprint == parts.fingerprint else None
 
 
 def _check_target(target: Path, parts: Parts, plan: _Plan) -> None:

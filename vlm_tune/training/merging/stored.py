@@ -110,6 +110,11 @@ class Checkpoint:
     headers: Mapping[str, int]
     left_out: tuple[str, ...]
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return sum(tensor.end - tensor.begin for tensor in self.tensors.values())
+
     def untouched(self, changed: frozenset[str]) -> list[Piece]:
         """Return all bytes but those of the tensors with these names, in pieces; large ones first."""
         pieces = [Piece(f"the header of {file}", file, 0, end) for file, end in self.headers.items()]
@@ -126,13 +131,19 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """Read the headers of a model folder.
 
     Raises:
-        MergeError: The folder or one of its weight files is missing, cut off, or no safetensors file.
+        MergeError: The folder or one of its weight files is missing, cut off, or no safetensors file; or two of them
+            have a tensor of the same name.
     """
     weights = _weight_files(folder)
     tensors: dict[str, StoredTensor] = {}
     headers: dict[str, int] = {}
     for path in weights:
         headers[path.name], found = read_header(path)
+        if twice := sorted(tensors.keys() & found.keys()):
+            raise MergeError(
+                f"{tensors[twice[0]].file} and {path} both have {twice[0]}, and which one is read is left to chance; "
+                "save the base model anew with save_pretrained"
+            )
         tensors.update(found)
     others = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     stale = {path for path in others if path.suffix == ".safetensors" and path not in weights}
