@@ -49,12 +49,12 @@ for name in arguments.augment:
     curves[name] = curve.model_copy(update={"name": f"{base.name}, augmentation {name}"})
     curves[name].show()                                     # accuracies, growth per doubling, the forecast
     curve.plot(against={"zero-shot": zero_shot.accuracy}).savefig(folder / "curve.png")
-    if len(curve.sizes) > 4:
+    if len(curve.sizes) > 4 and curve.sizes[-1] <= 4 * curve.sizes[-2]:
         curve.hindcast().show()                             # what the smaller sizes alone foretold of the largest
 
 first, *others = arguments.augment
 for name in others:
-    for size in arguments.sizes:
+    for size in sorted({*curves[name].sizes} & {*curves[first].sizes}):
         gain = curves[name].gain_over(curves[first], size)  # image by image, with the luck of the seeds
         print(f"{size:,} images: {name} against {first} {gain.points()}, then a gap of {curves[name].gap_at(size).points()}")
 

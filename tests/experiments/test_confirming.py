@@ -94,6 +94,11 @@ def test_other_photos_may_judge(swept: SweepResult, trainer: LoRATrainer, tmp_pa
     assert len(score.rightness) == 9
     assert work.kept(unit) == score
     assert Trainings(Training(trainer, parts), None, tmp_path).kept(unit) is None
+    # The same photos, of which a sweep with another seed has held out others.
+    elsewhere, _ = held_out(colours(), share=1 / 3, seed=1)
+    assert sorted(elsewhere.ids) == sorted(parts.ids)
+    assert sorted(elsewhere.validation.ids) != sorted(parts.validation.ids)
+    assert Trainings(Training(trainer, elsewhere), others, tmp_path).kept(unit) is None
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_a_winner_chosen_by_the_same_photos_is_seldom_called_better_for_nothing(
     assert allowed <= 8
 
 
+def test_allowing_for_a_choice_never_narrows_the_interval() -> None:
+    generator, wider = np.random.default_rng(4), 0
+    for _ in range(60):
+        ease = generator.normal(1, 1.2, PHOTOS)
+        first, second = (answers(generator, ease=ease, of_seeds=0.2, of_rest=0.7, own=0.3) for _ in range(2))
+        alone = difference_over_seeds(first.tolist(), second.tolist())
+        chosen = difference_over_seeds(first.tolist(), second.tolist(), num_compared=12)
+        assert chosen.low <= alone.low and alone.high <= chosen.high
+        wider += chosen.low < alone.low
+    assert wider
+
+
 def test_a_difference_that_is_there_is_found() -> None:
     generator = np.random.default_rng(3)
     ease = generator.normal(0.5, 1, 400)

@@ -16,6 +16,7 @@ from vlm_tune.experiments.sweep_display import lines_of
 from vlm_tune.experiments.trials import Score, Trial
 from vlm_tune.plots import figure_to_svg
 from vlm_tune.records import Money
+from vlm_tune.statistics import wilson
 from vlm_tune.task import Task
 from vlm_tune.training import Augment, TrainConfig
 
@@ -126,6 +127,19 @@ def test_epochs_chosen_by_the_same_photos_are_said(result: SweepResult) -> None:
     start = Setting(config=result.start.config.model_copy(update={"keep": "best"}), max_pixels=result.start.max_pixels)
     sentence = result.model_copy(update={"start": start}).sentence
     assert f"{result.expected.percent()} on other photos, or less, as those held out chose the epoch" in sentence
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_confirmation_by_photos_that_chose_epochs_says_so(result: SweepResult, keep: str, fresh: bool) -> None:
+    start = Setting(config=result.start.config.model_copy(update={"keep": keep}), max_pixels=result.start.max_pixels)
+    sides = [tuple(trial(number, right=right).score for number in range(3)) for right in (45, 40)]
+    again = Confirmation(
+        seeds=(1, 2, 3), winner=sides[0], start=sides[1], num_compared=4, chosen_at=wilson(45, PHOTOS), fresh=fresh
+    )
+    sentence = result.model_copy(update={"start": start, "confirmation": again}).sentence
+    assert again.sentence in sentence
+    assert ("by those photos too, which is not allowed for" in sentence) is (keep == "best" and not fresh)
 
 
 def test_nothing_finished(result: SweepResult) -> None:

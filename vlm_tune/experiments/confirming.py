@@ -16,6 +16,7 @@ from vlm_tune import _console, _files, _processes
 from vlm_tune.errors import EvaluationError, StorageError, TrainingError
 from vlm_tune.experiments.backends import Backend, LocalBackend, Report
 from vlm_tune.experiments.luck import difference_over_seeds
+from vlm_tune.experiments.noted import rows_of
 from vlm_tune.experiments.space import Setting
 from vlm_tune.experiments.trials import Score, Training, forget, with_budget
 from vlm_tune.records import Estimate, Record
@@ -164,9 +165,10 @@ class Trainings:
             raise StorageError(f"{path} holds something else than a score; move it away and run again") from error
 
     def _path(self, unit: Again) -> Path:
-        rows = [(one.label, one.content_hash) for part in (self.training.data, self.judged_on or ()) for one in part]
-        base = self.training.trainer.base.fingerprint
-        everything = [base, unit.setting.config.fingerprint, unit.setting.max_pixels, rows]
+        data, base = self.training.data, self.training.trainer.base.fingerprint
+        # Another sweep may hold others of the same photos out.
+        rows = [rows_of(part) for part in (data.train, data.validation, self.judged_on or ())]
+        everything = [base, data.task.fingerprint, unit.setting.config.fingerprint, unit.setting.max_pixels, rows]
         inputs = hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:16]
         return self.folder / f"{unit.side}-{unit.seed}-{inputs}.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -74,8 +75,8 @@ def difference_over_seeds(
     A candidate that these very photos chose among several owes part of its lead to them, and nothing to the seeds,
     which are new. What the photos add to the variance is therefore multiplied by (z_k / z_1)^2, where z_1 = 1.96 and
     z_k is the quantile that holds for all k candidates at once (Bonferroni): where photos are all there is to luck, the
-    interval is the simultaneous one. Simulation agrees; that later candidates were chosen by earlier ones is not
-    allowed for.
+    interval is the simultaneous one, and it is never narrower than that of a single candidate. Simulation agrees; that
+    later candidates were chosen by earlier ones is not allowed for.
 
     Sources: D. D. Dorfman, K. S. Berbaum, C. E. Metz, Invest. Radiol. 27 (1992), 723-731; S. L. Hillis, Stat. Med. 26
     (2007), 596-619; the added photos: A. Agresti, Y. Min, Stat. Med. 24 (2005), 729-740.
@@ -110,10 +111,14 @@ def difference_over_seeds(
     of_rest = float(np.sum(weights * rest**2)) / ((total - 1) * (num_seeds - 1))
     # Seeds that agree more closely than chance lets them are no certainty.
     of_seeds = max(of_seeds, of_rest)
-    beside = max(of_photos - of_rest, 0.0) * (quantile(1 - 0.05 / num_compared) / quantile(0.95)) ** 2
-    variance = (of_seeds + beside) / (num_seeds * total)
-    freedom = (num_seeds - 1) * (1 + beside / of_seeds) ** 2 if of_seeds > 0 else np.inf
-    half = float(t.ppf(0.975, freedom)) * variance**0.5
+    beside = max(of_photos - of_rest, 0.0)
+
+    def half_with(beside: float) -> float:
+        freedom = (num_seeds - 1) * (1 + beside / of_seeds) ** 2 if of_seeds > 0 else np.inf
+        return float(t.ppf(0.975, freedom)) * math.sqrt((of_seeds + beside) / (num_seeds * total))
+
+    # More luck of photos is more degrees of freedom too, and by itself might narrow the interval.
+    half = max(half_with(beside), half_with(beside * (quantile(1 - 0.05 / num_compared) / quantile(0.95)) ** 2))
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     value = float(won.mean())
     method = "seeds x photos, Hillis 95%" + (f", of {num_compared}" if num_compared > 1 else "")

@@ -119,6 +119,8 @@ class SweepResult(SavedRecord):
             parts.append("Whether it beats the starting configuration is not established: confirm() trains both again.")
         else:
             parts.append(self.confirmation.sentence)
+            if self._chose_epochs and not self.confirmation.fresh:
+                parts.append("The epoch of each training was chosen by those photos too, which is not allowed for.")
         return " ".join(parts)
 
     @property
@@ -145,7 +147,8 @@ class SweepResult(SavedRecord):
             data: As they were for the sweep.
             seeds: Three or more; not the seed of the starting configuration, which the winner was chosen with.
             held_out: Photos to judge on that the sweep has not seen; None takes those it held out, and an interval that
-                allows for the choice.
+                allows for the choice of the trial. With `keep="best"` those also choose the epoch of each training,
+                which favours the side with more epochs: give others there.
             run_dir: Folder for what is finished; `confirm` in that of the sweep if None.
             backend: Where they are trained; None trains them here.
 
