@@ -73,7 +73,7 @@ def rows(checkpoints: Path, names: list[str], *, tiny: bool) -> Iterator[dict[st
                 "peak_gb": run.peak_gb,
                 "samples": number,
                 "gpu": versions.hardware()["gpu"],
-                "cores": os.cpu_count(),
+                "cores": len(os.sched_getaffinity(0)),
             }
 
 

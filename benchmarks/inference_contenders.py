@@ -33,7 +33,7 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 CUDA = torch.cuda.is_available()
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0))
 Answers = list[str | None]
 
 
