@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -84,6 +85,37 @@ class TestDirectory:
             os.rmdir(temporary)  # noqa: PTH106
         assert names(target) == ["old.txt"]
         assert names(tmp_path) == ["out"]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from vlm_tune._files import atomic_directory
+
+    rename = Path.replace
+
+    def replace(self, target):
+        rename(self, target)
+        if Path(target).parent.suffix == ".old":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.replace = replace
+    with atomic_directory(Path(sys.argv[1])) as temporary:
+        (temporary / "new.txt").touch()
+"""
+
+
+def test_what_had_stepped_aside_when_a_process_was_killed_is_put_back(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old.txt").touch()
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(target)])
+    assert process.returncode == -signal.SIGKILL
+    assert not target.exists()
+    with pytest.raises(KeyboardInterrupt), atomic_directory(target):
+        raise KeyboardInterrupt
+    assert names(target) == ["old.txt"]
+    assert names(tmp_path) == ["out"]
 
 
 FULL_DISK = """

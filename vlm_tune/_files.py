@@ -22,6 +22,9 @@ __all__ = ["atomic_directory", "atomic_file", "read_json", "sha256", "sync_tree"
 
 _MAX_SYNCS = 16
 
+_NEW, _OLD = ".part", ".old"
+"""What is not whole yet, and what stepped aside for something new."""
+
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
@@ -34,7 +37,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".part")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_NEW)
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o666 & ~_umask())
@@ -54,7 +57,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success its files are fsynced and it takes that name.
 
     A folder that already stands at `path` is replaced only once the new one is complete. What a killed process
-    left of an earlier attempt is removed first.
+    left of an earlier attempt is removed first, or put back where it had stepped aside for a new one.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written.
@@ -64,7 +67,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=".part"))
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=_NEW))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         sync_tree(temporary)
@@ -131,10 +134,15 @@ def _prefix(target: Path) -> str:
 
 def _sweep(target: Path) -> None:
     # Only this machine's processes can be asked whether they still live.
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(socket.gethostname())}-*.part"):
-        pid = leftover.name.removeprefix(f".{target.name}.{socket.gethostname()}-").split(".")[0]
-        if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
+    mine = f".{target.name}.{socket.gethostname()}-"
+    for leftover in target.parent.glob(f"{glob.escape(mine)}*"):
+        pid = leftover.name.removeprefix(mine).split(".")[0]
+        if leftover.suffix not in (_NEW, _OLD) or not pid.isdecimal() or _alive(int(pid)):
+            continue
+        aside = leftover / target.name
+        if leftover.suffix == _OLD and aside.exists() and not target.exists():
+            aside.replace(target)
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
@@ -152,7 +160,7 @@ def _swap(new: Path, target: Path) -> None:
     if not target.exists():
         new.replace(target)
         return
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=_OLD))
     target.replace(aside / target.name)
     try:
         new.replace(target)
