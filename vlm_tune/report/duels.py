@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vlm_tune.errors import EvaluationError
 from vlm_tune.evaluation import Comparison
+from vlm_tune.evaluation.comparing.ratios import known_cost_ratio
 from vlm_tune.evaluation.comparing.wording import WORDS
 from vlm_tune.records import Estimate
 from vlm_tune.report.blocks import Cell, Table
@@ -28,7 +28,7 @@ def measured_beside(comparison: Comparison) -> Iterator[tuple[str, str]]:
         )
     if (speed := comparison.speed_ratio) is not None:
         yield "One answer", f"{_times(speed)} times as fast (n = {count(speed.n)})"
-    if (cost := _cost_ratio(comparison)) is not None:
+    if (cost := known_cost_ratio(comparison)) is not None:
         yield "One photo", f"{_times(cost)} times as dear (n = {count(cost.n)})"
     if (noise := comparison.noise) is not None:
         yield f"Two runs of {noise.name}", f"another answer on {noise.flipped.percent()}"
@@ -64,10 +64,3 @@ def by_class(comparison: Comparison) -> list[Table]:
 
 def _times(ratio: Estimate) -> str:
     return f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]"
-
-
-def _cost_ratio(comparison: Comparison) -> Estimate | None:
-    try:
-        return comparison.cost_ratio()
-    except EvaluationError:  # what an image costs is not known of both
-        return None

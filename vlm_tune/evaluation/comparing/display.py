@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlm_tune.errors import EvaluationError
+from vlm_tune.evaluation.comparing.ratios import known_cost_ratio
 from vlm_tune.evaluation.comparing.wording import WORDS, p_words
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _lines(comparison: Comparison) -> list[str]:
         lines.append(f"Brier score, candidate less reference: {brier.value:+.3f} {ends}; below 0 is better.")
     if (speed := comparison.speed_ratio) is not None:
         lines.append(f"One answer: {_times(speed, 'as fast')}.")
-    if (cost := _cost_ratio(comparison)) is not None:
+    if (cost := known_cost_ratio(comparison)) is not None:
         lines.append(f"One image: {_times(cost, 'as dear')}.")
     if comparison.clustered:
         independent = comparison.n / comparison.counts.design_effect
@@ -82,14 +82,6 @@ def _lines(comparison: Comparison) -> list[str]:
 
 def _times(ratio: Estimate, what: str) -> str:
     return f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}] times {what} (n={ratio.n})"
-
-
-def _cost_ratio(comparison: Comparison) -> Estimate | None:
-    """Return how many times as dear an image is; None where what it costs is not known of both."""
-    try:
-        return comparison.cost_ratio()
-    except EvaluationError:
-        return None
 
 
 def matrix_display(matrix: ComparisonMatrix) -> Group:

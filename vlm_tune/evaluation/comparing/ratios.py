@@ -16,9 +16,10 @@ from vlm_tune.statistics import brier, mean, positive_mean, ratio
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vlm_tune.evaluation.comparison import Comparison
     from vlm_tune.evaluation.evaluation import Evaluation
 
-__all__ = ["brier_difference", "cost_ratio", "speed_ratio"]
+__all__ = ["brier_difference", "cost_ratio", "known_cost_ratio", "speed_ratio"]
 
 
 def brier_difference(candidate: Evaluation, reference: Evaluation, *, level: float = 0.95) -> Estimate | None:
@@ -72,6 +73,14 @@ def cost_ratio(candidate: Evaluation | Cost, reference: Evaluation | Cost, *, le
         raise EvaluationError(
             f"a ratio of costs needs two costs whose intervals lie above zero, not {sides[0]} and {sides[1]}"
         ) from error
+
+
+def known_cost_ratio(comparison: Comparison) -> Estimate | None:
+    """Return `Comparison.cost_ratio`; None where what an image costs is not known of both."""
+    try:
+        return comparison.cost_ratio()
+    except EvaluationError:
+        return None
 
 
 def _cost(side: Evaluation | Cost, level: float) -> Estimate:
