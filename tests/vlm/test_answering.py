@@ -166,8 +166,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(resident: Resident, examples
 
 
 def test_out_of_memory_for_one_photo_is_an_error(resident: Resident, examples: list[Example]) -> None:
+    corrupt = Example(id="corrupt", image=b"not an image", label="a")
+    found: list[Prediction] = []
     with memory_for(rows=0), pytest.raises(ModelError, match=r"alone; lower Task\.max_pixels"):
-        list(answers(resident, examples, TASK, batch_size=2))
+        found.extend(answers(resident, [examples[0], corrupt, *examples[1:]], TASK, batch_size=8))
+    assert [prediction.example_id for prediction in found] == ["corrupt"]
     assert len(list(answers(resident, examples, TASK))) == len(examples)
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from vlm_tune._threads import ahead
+from vlm_tune.errors import ModelError
 from vlm_tune.records import Example, Prediction
 from vlm_tune.task import Task
 from vlm_tune.vlm.question import Mode, Photo, Question
@@ -84,6 +85,10 @@ def answers(
             while unreadable:
                 yield unreadable.pop()
         yield from unreadable
+    except ModelError:
+        # What is known is not lost, as in `finish_in_turn`.
+        yield from unreadable
+        raise
     finally:
         # Without cancelling, a Ctrl-C would wait for every photo that is still queued.
         readers.shutdown(cancel_futures=True)
