@@ -6,6 +6,7 @@ terminal only, and is switched off with `quiet()`. Of several processes only the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -120,15 +121,16 @@ def stage(title: str) -> None:
         _stderr().rule(Text(title, style="bold"), align="left")
 
 
-class Shown:
+class Shown(ABC):
     """A result that shows itself: as tables in a terminal, and as the same tables where a notebook ends a cell in it.
 
     Whoever inherits says by `_rich` what is shown. Words are words, whatever they look like: neither the brackets of
     rich's markup nor the tags of HTML mean anything in them, since they may come from data.
     """
 
+    @abstractmethod
     def _rich(self) -> RenderableType:
-        raise NotImplementedError(f"{type(self).__name__} does not say what it shows")
+        """Return what is shown."""
 
     def to_html(self) -> str:
         """Return what a notebook shows: an HTML fragment in which everything that comes from data is escaped."""
