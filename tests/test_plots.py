@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vlm_tune import plots
+from vlm_tune.plots import style
 from vlm_tune.statistics import calibration_error, f1_scores, wilson
 
 
@@ -197,3 +198,10 @@ def test_importing_plots_does_not_import_matplotlib() -> None:
     code = "import sys, vlm_tune.plots; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_title_is_not_broken_within_its_sample_size() -> None:
+    for width in range(20, 60):
+        lines = style._wrapped("tuned against base: +33.7 points [+22.5, +44.5], n = 98", width).split("\n")
+        assert sum("n = 98" in line for line in lines) == 1
+        assert max(map(len, lines)) <= width

@@ -78,7 +78,7 @@ def blank_figure(width: float, height: float, title: str) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure.suptitle(
-        textwrap.fill(plain(title, 300), int(11 * width)),
+        _wrapped(plain(title, 300), int(11 * width)),
         x=0.01,
         ha="left",
         fontsize=10.5,
@@ -141,3 +141,9 @@ def figure_to_svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vlm-tune"}):
         figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
     return buffer.getvalue()
+
+
+def _wrapped(title: str, width: int) -> str:
+    """Break a title into lines, but never within `n = 98`."""
+    kept = title.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return textwrap.fill(kept, width).replace("\N{NO-BREAK SPACE}", " ")
